@@ -1,0 +1,76 @@
+package h2
+
+import (
+	"errors"
+
+	"golang.org/x/net/http2"
+)
+
+// Retry says whether a request may be sent again after an error.
+type Retry int
+
+const (
+	// RetryNever: the server may have processed the request, or would treat
+	// another attempt no better.
+	RetryNever Retry = iota
+
+	// RetryUnsent: the server did not process the request, whatever its
+	// method (RFC 9113 §8.7). Nothing in the error says that another
+	// connection fares better; the caller bounds the attempts. The body may
+	// have been read in part.
+	RetryUnsent
+)
+
+// String returns a word for r.
+func (r Retry) String() string {
+	if r == RetryUnsent {
+		return "unsent"
+	}
+	return "never"
+}
+
+// RetryOf classifies an error from RoundTrip as net/http does, but for one
+// case: a connection that ended before its first request. There net/http
+// reports the error, lest it dial a broken server for ever; here the request
+// is RetryUnsent, which it is.
+//
+// A stream above a GOAWAY's last stream id is RetryUnsent, except the first
+// stream of a connection whose GOAWAY carries an error: such a server turns
+// the client away, and net/http does not insist either.
+func RetryOf(err error) Retry {
+	// The engine may be x/net's or the one within net/http, whose StreamError
+	// is another type that answers to As.
+	var se http2.StreamError
+	if errors.As(err, &se) {
+		if se.Code == http2.ErrCodeRefusedStream {
+			return RetryUnsent
+		}
+		return RetryNever
+	}
+	for ; err != nil; err = errors.Unwrap(err) {
+		if neverSent(err) {
+			return RetryUnsent
+		}
+	}
+	return RetryNever
+}
+
+// The engine's errors that mean an unprocessed request. They are not exported:
+// the text is all there is to match.
+const (
+	// No stream was opened: a GOAWAY arrived, the connection ended, or the
+	// server lowered its limit below what was reserved.
+	textUnusable = "http2: client conn not usable"
+	// The same, on a connection that never carried a request.
+	textNotEstablished = "http2: client conn could not be established"
+	// The stream is above the GOAWAY's last stream id (RFC 9113 §6.8).
+	textGoAway = "http2: Transport received Server's graceful shutdown GOAWAY"
+)
+
+func neverSent(err error) bool {
+	switch err.Error() {
+	case textUnusable, textNotEstablished, textGoAway:
+		return true
+	}
+	return false
+}
