@@ -1,0 +1,152 @@
+package dial
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+)
+
+// dialFunc is the signature of [net.Dialer.DialContext].
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// A Dialer makes the TLS connections of one Transport. It is safe for
+// concurrent use.
+type Dialer struct {
+	base     *http.Transport
+	resolver Resolver // nil: nothing is looked up
+
+	// Exactly one of these is set. customTLS and custom are the caller's own
+	// dial functions; dialAddr is a net.Dialer's, for literal addresses.
+	customTLS dialFunc
+	custom    dialFunc
+	dialAddr  dialFunc
+
+	// wg counts the goroutines that run dial functions. Each of them ends when
+	// its function returns.
+	wg sync.WaitGroup
+}
+
+// A Target is what to connect to.
+type Target struct {
+	// Host is an A-label or an IP literal without brackets. It becomes the
+	// ServerName unless TLSClientConfig fixes another.
+	Host string
+	Port int
+
+	// Addrs are the looked-up addresses of Host, as Resolve returns them. With
+	// none, the dial function is given Host itself. A custom dial function is
+	// given Host in either case.
+	Addrs []netip.Addr
+
+	// Protos are the ALPN protocols to offer, the most wanted first.
+	Protos []string
+}
+
+// A Result is an established connection and what is known about it.
+type Result struct {
+	// Conn is a *tls.Conn, unless DialTLSContext or DialTLS returned
+	// something else. Its handshake is complete.
+	Conn net.Conn
+
+	// TLS is the state after the handshake; nil if DialTLSContext or DialTLS
+	// returned a connection that does not show it.
+	TLS *tls.ConnectionState
+
+	// RemoteAddr is the peer of the socket, an IPv4-mapped address unmapped;
+	// the zero AddrPort if the peer has no IP address.
+	RemoteAddr netip.AddrPort
+
+	// ClientCert is true if the server was sent a client certificate, or may
+	// have been without this package seeing it.
+	ClientCert bool
+
+	// Verify is the VerifyConnection of the TLSClientConfig that the handshake
+	// used; nil if there was none.
+	Verify func(tls.ConnectionState) error
+}
+
+// New returns a Dialer that connects as base would. base belongs to the caller
+// and is neither modified here nor may it be modified afterwards. A nil
+// resolver means that none was configured: then [net.DefaultResolver] is asked,
+// or nobody, see [Dialer.Resolves].
+func New(base *http.Transport, resolver Resolver) *Dialer {
+	d := &Dialer{base: base, resolver: resolver}
+	if d.customTLS = customDialTLS(base); d.customTLS == nil {
+		if base.DialContext != nil && isStock(base.DialContext) {
+			d.dialAddr = base.DialContext
+		} else if d.custom = customDial(base); d.custom == nil {
+			d.dialAddr = new(net.Dialer).DialContext
+		}
+	}
+	if d.resolver == nil && d.dialAddr != nil {
+		d.resolver = net.DefaultResolver
+	}
+	return d
+}
+
+// Dial connects to t and completes the TLS handshake. It returns soon after ctx
+// ends, also if a custom dial function does not heed ctx; a connection that
+// such a function returns later is closed.
+//
+// ctx is not cancelled on success for a custom dial function, so a connection
+// that it ties to its context lives as long as with net/http.
+func (d *Dialer) Dial(ctx context.Context, t Target) (*Result, error) {
+	hostPort := net.JoinHostPort(t.Host, strconv.Itoa(t.Port))
+	if d.customTLS != nil {
+		conn, err := d.await(ctx, d.customTLS, hostPort)
+		if err != nil {
+			return nil, err
+		}
+		return adopt(ctx, conn)
+	}
+
+	var conn net.Conn
+	var err error
+	if d.custom != nil {
+		conn, err = d.await(ctx, d.custom, hostPort)
+	} else {
+		conn, err = d.race(ctx, literals(t, hostPort))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d.secure(ctx, conn, t)
+}
+
+// Wait returns when every goroutine that Dial started has ended. They can
+// outlive a Dial by as long as a dial function takes to notice that its context
+// ended. It must not be called while a Dial is in progress.
+func (d *Dialer) Wait() { d.wg.Wait() }
+
+// literals returns the addresses to dial for t, in the order to try them.
+func literals(t Target, hostPort string) []string {
+	if len(t.Addrs) == 0 {
+		return []string{hostPort}
+	}
+	list := make([]string, 0, len(t.Addrs))
+	for _, addr := range interleave(t.Addrs) {
+		list = append(list, netip.AddrPortFrom(addr, uint16(t.Port)).String())
+	}
+	return list
+}
+
+// remoteAddr returns the IP address and port of conn's peer, zero if it has
+// none.
+func remoteAddr(conn net.Conn) netip.AddrPort {
+	var ap netip.AddrPort
+	switch addr := conn.RemoteAddr().(type) {
+	case nil:
+	case *net.TCPAddr:
+		ap = addr.AddrPort()
+	default:
+		ap, _ = netip.ParseAddrPort(addr.String())
+	}
+	if !ap.IsValid() {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
