@@ -1,0 +1,77 @@
+package pool
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/netip"
+)
+
+var (
+	// ErrClosed is what Get returns once the pool is closed.
+	ErrClosed = errors.New("h2coalesce: transport closed")
+
+	// ErrNotHTTP2 marks a dial whose server chose another protocol than
+	// HTTP/2. An error that wraps it goes to the requests that waited for
+	// that dial and does not count as a dial error. If it has a method
+	// Abandon(), that is called when no request is left to receive the error,
+	// so that what the error carries is not lost.
+	ErrNotHTTP2 = errors.New("h2coalesce: server did not negotiate HTTP/2")
+
+	// ErrUnusable fails the requests that waited for a connection which the
+	// server ended before they could be sent. Another attempt may fare
+	// better; how many are made is up to the caller of Get.
+	ErrUnusable = errors.New("h2coalesce: server closed the new connection before a request was sent")
+)
+
+// Conn is what the pool asks of an HTTP/2 connection.
+type Conn interface {
+	// Reserve takes one of the streams that the connection has left, for the
+	// request that its user sends next. The pool counts streams itself; what
+	// Reserve says is the last word. It must not block.
+	Reserve() bool
+
+	// Close ends the connection and the requests on it.
+	Close() error
+}
+
+// Observer is how a connection tells the pool what happens on it. Its methods
+// do not block and may be called from any goroutine, but not from within a
+// call of the pool to the Conn.
+type Observer interface {
+	// Settings reports the server's limit on concurrent streams now in force.
+	Settings(maxStreams uint32)
+	// GoAway reports that the server takes no new streams.
+	GoAway(lastStreamID, code uint32)
+	// Unusable reports that the connection takes no new streams on its own account.
+	Unusable()
+	// Origin reports an ORIGIN frame (RFC 8336).
+	Origin(entries []string, dropped int)
+	// Closed reports that the connection has ended. The Conn closes what it
+	// holds by itself then: to call Close could fail requests whose answers
+	// have arrived and are still being read.
+	Closed(err error)
+}
+
+// Target is what to dial.
+type Target struct {
+	Host  string       // A-labels in lower case, or an IP address
+	Port  int          //
+	Addrs []netip.Addr // the addresses that Host resolved to; nil where Config.Resolve is
+}
+
+// Dialed is a connection past its TLS handshake.
+type Dialed struct {
+	Conn       Conn
+	TLS        *tls.ConnectionState            // nil if it cannot be seen; then the connection is never shared
+	RemoteAddr netip.AddrPort                  // the peer's actual address
+	ClientCert bool                            // a client certificate was sent, or may have been
+	Verify     func(tls.ConnectionState) error // the VerifyConnection it was dialed with, or nil
+}
+
+// DialFunc dials target and reports to obs what happens on the connection,
+// possibly before it returns. The context ends when the pool is closed.
+type DialFunc func(ctx context.Context, target Target, obs Observer) (*Dialed, error)
+
+// ResolveFunc returns all addresses of a host.
+type ResolveFunc func(ctx context.Context, host string) ([]netip.Addr, error)

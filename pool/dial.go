@@ -1,0 +1,317 @@
+package pool
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/h2coalesce/h2coalesce/coalesce"
+)
+
+// dialRest is how long a host whose connections are merely full is not dialed
+// again after a dial has failed.
+const dialRest = time.Second
+
+// dial is a connection being dialed for a host. It outlives the requests that
+// wait for it (P3).
+type dial struct {
+	host   *host
+	entry  *entry
+	addrs  []netip.Addr
+	load   int  // waiters that count on it
+	room   int  // waiters that it can be expected to serve; 0: any number
+	ending bool // CloseIdle has canceled it
+	cancel context.CancelFunc
+}
+
+// takes reports whether one more waiter may count on the dial.
+func (d *dial) takes() bool { return !d.ending && (d.room == 0 || d.load < d.room) }
+
+// joinLocked lets w wait for a dial under way: one of its own host, or one of
+// another host to the same address, whose connection it may then share (P2).
+func (p *Pool) joinLocked(w *waiter, addrs []netip.Addr, room int) bool {
+	for _, d := range w.host.dials {
+		if d.takes() {
+			p.waitForLocked(w, d)
+			return true
+		}
+	}
+	wait := p.cfg.Policy.JoinWaitOrDefault()
+	if w.ownOnly() || w.ProvenOnly || w.noJoin || w.host.noJoin || wait < 0 || !p.sharesLocked() {
+		return false
+	}
+	b := bucket{partition: w.Partition, port: w.Port}
+	for _, b.addr = range addrs {
+		for _, d := range p.dialing[b] {
+			if d.host != w.host && d.takes() {
+				p.waitForLocked(w, d)
+				w.joinTimer = time.AfterFunc(wait, func() { p.joinExpired(w, d) })
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// sharesLocked reports whether any host may use another's connection at all.
+func (p *Pool) sharesLocked() bool {
+	return p.cfg.Policy.Match != coalesce.MatchNever && p.limits.MaxHostsPerConn != 1
+}
+
+func (p *Pool) waitForLocked(w *waiter, d *dial) {
+	w.dial = d
+	d.load++
+	p.starved.remove(w)
+	w.host.crowded.remove(w)
+}
+
+// leaveDialLocked ends w's wait for a handshake.
+func (p *Pool) leaveDialLocked(w *waiter) {
+	if w.joinTimer != nil {
+		w.joinTimer.Stop()
+		w.joinTimer = nil
+	}
+	if w.dial != nil {
+		w.dial.load--
+		w.dial = nil
+	}
+}
+
+// joinExpired sends w, who has waited JoinWait for another host's handshake,
+// on its own way.
+func (p *Pool) joinExpired(w *waiter, d *dial) {
+	p.mu.Lock()
+	defer p.unlock()
+	if w.done || w.dial != d {
+		return
+	}
+	p.leaveDialLocked(w)
+	w.noJoin = true
+	p.queueLocked(w)
+}
+
+// dialLocked has a connection dialed for w's host, if the limits permit; else
+// w waits for room.
+func (p *Pool) dialLocked(w *waiter, addrs []netip.Addr, room int) {
+	h := w.host
+	if m := p.limits.MaxConnsPerHost; m > 0 && h.count >= m {
+		h.crowded.add(w)
+		p.starved.remove(w)
+		p.drainAvoidedLocked(w)
+		return
+	}
+	if m := p.limits.MaxConns; m > 0 && p.total >= m {
+		p.starved.add(w)
+		h.crowded.remove(w)
+		if p.closing < p.starved.len() {
+			p.evictLocked() // its Close, when it returns, makes the room
+		}
+		return
+	}
+	d := &dial{host: h, addrs: addrs, room: room}
+	d.entry = &entry{pool: p, key: h.key}
+	d.entry.origins.Init(h.key.name, h.key.port)
+	h.dials = append(h.dials, d)
+	h.count++
+	p.total++
+	p.stats.Dials++
+	for b := range d.buckets() {
+		p.dialing[b] = append(p.dialing[b], d)
+	}
+	p.waitForLocked(w, d)
+
+	// The dial is not w's alone: others may come to wait for it, and it is of
+	// use to requests yet to come, as in net/http. So only Close and
+	// CloseIdle end it.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(w.ctx))
+	d.cancel = cancel
+	d.entry.cancel = cancel
+	p.goLocked(func() {
+		defer context.AfterFunc(p.ctx, cancel)()
+		c, err := p.cfg.Dial(ctx, Target{Host: h.key.name, Port: h.key.port, Addrs: addrs}, observer{d.entry})
+		p.dialed(d, c, err)
+	})
+}
+
+// drainAvoidedLocked makes the connection that w must not use, if it is one of
+// w's host, give up its place among MaxConnsPerHost: the retry of a 421 would
+// wait for ever where that connection is the only one allowed.
+func (p *Pool) drainAvoidedLocked(w *waiter) {
+	for _, e := range w.host.own {
+		if e.id == w.Avoid {
+			p.setStateLocked(e, stateDraining)
+			return
+		}
+	}
+}
+
+// buckets yields where the dial is found by hosts that share an address.
+func (d *dial) buckets() func(yield func(bucket) bool) {
+	return func(yield func(bucket) bool) {
+		for _, a := range d.addrs {
+			if !yield(bucket{d.host.key.partition, d.host.key.port, a}) {
+				return
+			}
+		}
+	}
+}
+
+// dialed takes in the outcome of a dial.
+func (p *Pool) dialed(d *dial, c *Dialed, err error) {
+	var cert *certificate
+	if err == nil {
+		cert = p.certificateOf(c.TLS)
+	}
+	p.mu.Lock()
+	defer p.unlock()
+	d.host.dials = slices.DeleteFunc(d.host.dials, func(o *dial) bool { return o == d })
+	for b := range d.buckets() {
+		drop(p.dialing, b, p.dialing[b], d)
+	}
+	e := d.entry
+	if err == nil {
+		e.conn = c.Conn
+		switch {
+		case p.closed:
+			err = ErrClosed
+		case e.state != stateDialing:
+			err = ErrUnusable
+		}
+	}
+	if err != nil {
+		p.dialFailedLocked(d, err)
+		return
+	}
+	p.readyLocked(e, c, cert)
+	for _, w := range p.waiting.snapshot() {
+		switch {
+		case w.dial == d:
+			p.leaveDialLocked(w)
+			w.came = e
+			if w.host != d.host {
+				p.joinedLocked(w, e)
+			}
+			p.queueLocked(w)
+		case w.host == d.host, cert != nil && !w.ownOnly() && cert.coverage.Covers(w.Host):
+			p.queueLocked(w)
+		}
+	}
+	p.routeQueueLocked() // or e would be idle before those who waited have it
+	p.freedLocked(e)
+}
+
+// joinedLocked sees to it that w, who has waited for e, another host's
+// connection, does not wait for a further handshake if e is not for w's host
+// (P2). If e is merely full the next one may do.
+func (p *Pool) joinedLocked(w *waiter, e *entry) {
+	if e.cert == nil || !e.cert.coverage.Covers(w.Host) {
+		w.host.noJoin = true
+		return
+	}
+	addrs, _ := p.addressesLocked(w.host.key, p.evidenceAge())
+	ask := w.ask(addrs)
+	switch p.judgeLocked(e, &ask, time.Now()) {
+	case coalesce.ReasonShared, coalesce.ReasonFull:
+	default:
+		w.noJoin = true
+	}
+}
+
+// dialFailedLocked tells those who waited for the dial. Requests for its host
+// fail with it, unless a connection that is merely full may still serve them;
+// requests for other hosts go their own way (none inherits an error).
+func (p *Pool) dialFailedLocked(d *dial, err error) {
+	if d.entry.state != stateClosed {
+		d.entry.state = stateClosed
+	}
+	if !errors.Is(err, ErrNotHTTP2) {
+		p.stats.DialErrors++
+		p.answers.Remove(d.host.key) // perhaps the host has moved
+	}
+	told := new(int)
+	for _, w := range p.waiting.snapshot() {
+		if w.dial != d {
+			continue
+		}
+		p.leaveDialLocked(w)
+		switch {
+		case w.host != d.host:
+			w.noJoin = true
+			p.queueLocked(w)
+		case len(w.registered) > 0 && !p.closed:
+			p.restLocked(w.host) // a connection that is merely full will do
+		default:
+			p.tellLocked(w, err, told)
+		}
+	}
+	if *told == 0 {
+		p.goLocked(func() { abandon(err) })
+	}
+	p.disposeLocked(d.entry)
+}
+
+// restLocked keeps h from being dialed for dialRest. Then those who wait may
+// dial again: the connections that were full when it began to rest may stay so.
+func (p *Pool) restLocked(h *host) {
+	now := time.Now()
+	if now.Before(h.holdOff) {
+		return
+	}
+	h.holdOff = now.Add(dialRest)
+	time.AfterFunc(dialRest, func() {
+		p.mu.Lock()
+		defer p.unlock()
+		for _, w := range p.waiting.ws {
+			if w.host == h {
+				p.queueLocked(w)
+			}
+		}
+	})
+}
+
+// abandon tells an error that nobody will see it. See ErrNotHTTP2.
+func abandon(err error) {
+	var a interface{ Abandon() }
+	if errors.As(err, &a) {
+		a.Abandon()
+	}
+}
+
+// readyLocked takes e into use.
+func (p *Pool) readyLocked(e *entry, c *Dialed, cert *certificate) {
+	p.nextID++
+	e.id = p.nextID
+	e.opened = time.Now()
+	e.lastUsed = e.opened
+	e.facts = coalesce.Conn{
+		ID:         e.id,
+		Host:       e.key.name,
+		Port:       e.key.port,
+		Partition:  e.key.partition,
+		RemoteAddr: c.RemoteAddr,
+		TLS:        c.TLS,
+		Verify:     c.Verify,
+		ClientCert: c.ClientCert,
+		Origins:    &e.origins,
+	}
+	if cert != nil {
+		e.cert = p.index.certificateFor(cert.coverage)
+		e.facts.Coverage = e.cert.coverage
+	}
+	p.setStateLocked(e, stateReady)
+	if !e.settled {
+		e.settleTimer = time.AfterFunc(settleWait, func() { p.unsettled(e) })
+	}
+}
+
+// certificateOf returns the certificate that a connection showed, with its
+// names read before mu is taken: there may be thousands.
+func (p *Pool) certificateOf(state *tls.ConnectionState) *certificate {
+	if state == nil || len(state.PeerCertificates) == 0 {
+		return nil
+	}
+	return &certificate{coverage: coalesce.NewCoverage(state.PeerCertificates[0])}
+}

@@ -1,0 +1,133 @@
+package pool
+
+import (
+	"context"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/h2coalesce/h2coalesce/coalesce"
+)
+
+// state is where a connection stands in its life.
+type state uint8
+
+const (
+	stateDialing  state = iota // being dialed; takes no requests yet
+	stateReady                 // takes requests
+	stateDraining              // takes no new requests; closed when those under way have ended
+	stateClosed                // ended, or told to end
+)
+
+func (s state) String() string {
+	switch s {
+	case stateDialing:
+		return "dialing"
+	case stateReady:
+		return "ready"
+	case stateDraining:
+		return "draining"
+	case stateClosed:
+		return "closed"
+	}
+	return "invalid"
+}
+
+// hostKey names a host within its partition.
+type hostKey struct {
+	partition string
+	name      string // as coalesce.CanonicalHost returns it
+	port      int
+}
+
+// placement is the standing of a host on another host's connection. It lives
+// as long as the connection, or until a 421 or the address's move ends it.
+type placement struct {
+	// proven is set at the first answer that was not a misdirected one. It is
+	// read and written without the pool's lock.
+	proven atomic.Bool
+
+	checked   time.Time // when the host's address last justified it; zero if it need not
+	checking  bool      // a look-up to justify it again is under way
+	byAddress bool      // it rests on the host's address
+}
+
+// entry is the pool's record of one connection. All fields are guarded by
+// Pool.mu but those that are set before the connection is ready and never
+// after: pool, id, key, conn, opened, cert.
+type entry struct {
+	pool *Pool
+	id   uint64
+	key  hostKey // the host it is dialed for
+	conn Conn
+	cert *certificate // nil if the certificate is unknown
+
+	// cancel ends the dial's context. That is done when the connection has
+	// been closed, since a dial function may tie the one to the other.
+	cancel context.CancelFunc
+
+	state   state
+	ended   bool          // Conn has reported that it is closed
+	facts   coalesce.Conn // what the rules are asked about
+	origins coalesce.OriginSet
+	listed  []string // hosts at its port that ORIGIN frames have listed
+
+	streams    int    // leases out
+	maxStreams uint32 // the server's limit
+	settled    bool   // the server's SETTINGS have arrived, or were given up on
+
+	refusals int  // times in a row that Conn.Reserve contradicted our count
+	refused  bool // until the backoff timer fires
+
+	hosts    map[string]*placement // hosts placed here, by name
+	excluded map[string]struct{}   // hosts answered 421 here (M2)
+	waiters  waitList              // requests that may use it once a stream is free
+
+	opened    time.Time
+	idleSince time.Time
+	lastUsed  time.Time
+	requests  uint64
+
+	idlePrev, idleNext *entry // links of Pool.idle
+	inIdle             bool
+
+	idleTimer, ageTimer, settleTimer, refusalTimer *time.Timer
+	idleArmed                                      time.Duration // IdleTimeout that idleTimer was set for; 0: not set
+}
+
+// hostKey returns the key of another host in e's partition and at its port.
+func (e *entry) hostKey(name string) hostKey {
+	return hostKey{e.key.partition, name, e.key.port}
+}
+
+// limit is how many requests the connection may carry at once.
+func (e *entry) limit() int {
+	n := 1 // RFC 9113 §6.5.2 sets no limit before SETTINGS; any server takes one stream
+	if e.settled {
+		n = int(min(e.maxStreams, math.MaxInt32))
+	}
+	if m := e.pool.limits.MaxStreamsPerConn; m > 0 {
+		n = min(n, m)
+	}
+	return n
+}
+
+// free reports whether the connection takes a request now.
+func (e *entry) free() bool {
+	return e.state == stateReady && !e.refused && e.streams < e.limit()
+}
+
+// hostsFull reports whether MaxHostsPerConn keeps further hosts off.
+func (e *entry) hostsFull() bool {
+	m := e.pool.limits.MaxHostsPerConn
+	return m > 0 && len(e.hosts)+1 >= m
+}
+
+// stopTimers stops what could still fire for a closed connection.
+func (e *entry) stopTimers() {
+	for _, t := range []*time.Timer{e.idleTimer, e.ageTimer, e.settleTimer, e.refusalTimer} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+}

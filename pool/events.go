@@ -1,0 +1,174 @@
+package pool
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// settleWait is how long the server's SETTINGS are waited for before more
+	// than one request is sent. A server sends them first of all (RFC 9113
+	// §3.4), so they are a round trip away.
+	settleWait = time.Second
+	// unsettledStreams is the limit assumed when they have not come: what the
+	// engine assumes, and the least that RFC 9113 §6.5.2 recommends.
+	unsettledStreams = 100
+)
+
+// observer takes in what a connection reports.
+type observer struct{ e *entry }
+
+func (o observer) Settings(maxStreams uint32) {
+	p := o.e.pool
+	p.mu.Lock()
+	defer p.unlock()
+	p.settledLocked(o.e, maxStreams)
+}
+
+func (o observer) GoAway(uint32, uint32) { o.e.pool.changed(o.e, stateDraining) }
+
+func (o observer) Unusable() { o.e.pool.changed(o.e, stateDraining) }
+
+func (o observer) Closed(error) {
+	p := o.e.pool
+	p.mu.Lock()
+	defer p.unlock()
+	o.e.ended = true
+	p.setStateLocked(o.e, stateClosed)
+}
+
+func (o observer) Origin(entries []string, _ int) {
+	p, e := o.e.pool, o.e
+	p.mu.Lock()
+	defer p.unlock()
+	added := e.origins.Add(entries)
+	e.listed = append(e.listed, added...)
+	if e.state != stateReady {
+		return // index.add enters what is listed
+	}
+	p.index.list(e, added)
+	for name := range e.hosts {
+		if !e.origins.Contains(name, e.key.port) {
+			p.unplaceLocked(e, name) // C8: the set is a fence, also for those inside
+		}
+	}
+	for _, w := range p.waiting.ws {
+		if slices.Contains(added, w.Host) {
+			p.queueLocked(w)
+		}
+	}
+	p.queueLocked(e.waiters.ws...) // those outside have to look elsewhere
+}
+
+// changed moves e on, because of something that the connection reported.
+func (p *Pool) changed(e *entry, s state) {
+	p.mu.Lock()
+	defer p.unlock()
+	p.setStateLocked(e, s)
+}
+
+// unsettled gives up on e's SETTINGS, unless they have arrived while it was
+// called.
+func (p *Pool) unsettled(e *entry) {
+	p.mu.Lock()
+	defer p.unlock()
+	if !e.settled {
+		p.settledLocked(e, unsettledStreams)
+	}
+}
+
+// settledLocked takes in the server's limit on streams.
+func (p *Pool) settledLocked(e *entry, maxStreams uint32) {
+	e.maxStreams = maxStreams
+	e.settled = true
+	if e.settleTimer != nil {
+		e.settleTimer.Stop()
+	}
+	if e.state != stateReady {
+		return
+	}
+	p.freedLocked(e)
+	p.queueLocked(e.waiters.ws...) // those left over may dial now
+}
+
+// setStateLocked moves e to a later state of its life; it does nothing if e is
+// there or beyond. A connection that is being dialed changes its state only,
+// since dialed will see it.
+func (p *Pool) setStateLocked(e *entry, s state) {
+	old := e.state
+	if s <= old {
+		return
+	}
+	e.state = s
+	switch {
+	case s == stateReady:
+		p.conns[e] = struct{}{}
+		h := p.hostForLocked(e.key)
+		h.own = append(h.own, e)
+		p.index.add(e)
+		p.armAgeLocked(e)
+		return
+	case old == stateDialing:
+		return
+	case old == stateReady:
+		p.retireLocked(e)
+	}
+	if e.streams == 0 {
+		e.state = stateClosed
+	}
+	if e.state == stateClosed {
+		delete(p.conns, e)
+		e.stopTimers()
+		p.disposeLocked(e)
+	}
+}
+
+// retireLocked takes e, which was ready, out of everything that leads to it.
+func (p *Pool) retireLocked(e *entry) {
+	p.index.remove(e)
+	p.idle.remove(e)
+	own := p.hostForLocked(e.key)
+	own.own = slices.DeleteFunc(own.own, func(o *entry) bool { return o == e })
+	p.forgetLocked(own)
+	for name := range e.hosts {
+		h := p.hosts[e.hostKey(name)]
+		if h != nil && h.placed == e {
+			h.placed = nil
+			p.forgetLocked(h)
+		}
+	}
+	for _, w := range e.waiters.ws {
+		w.unregister(e)
+	}
+	p.queueLocked(e.waiters.ws...)
+	e.waiters = waitList{}
+}
+
+// disposeLocked closes what e holds. Its place among the limited number of
+// connections is free when that is done.
+func (p *Pool) disposeLocked(e *entry) {
+	if e.conn == nil || e.ended && e.streams > 0 { // see Observer.Closed
+		e.cancel()
+		p.vacateLocked(e)
+		return
+	}
+	p.closing++
+	p.goLocked(func() {
+		e.conn.Close()
+		e.cancel()
+		p.mu.Lock()
+		defer p.unlock()
+		p.closing--
+		p.vacateLocked(e)
+	})
+}
+
+// vacateLocked gives e's place to those who wait for one.
+func (p *Pool) vacateLocked(e *entry) {
+	p.total--
+	h := p.hostForLocked(e.key)
+	h.count--
+	p.forgetLocked(h)
+	p.queueLocked(h.crowded.ws...)
+	p.queueLocked(p.starved.ws...)
+}

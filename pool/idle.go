@@ -1,0 +1,116 @@
+package pool
+
+import (
+	"time"
+)
+
+// idleList holds the connections without a request, the one that has been so
+// for longest first. It is linked through the entries.
+type idleList struct {
+	oldest, newest *entry
+	len            int
+}
+
+func (l *idleList) add(e *entry) {
+	e.inIdle = true
+	e.idlePrev, e.idleNext = l.newest, nil
+	if l.newest != nil {
+		l.newest.idleNext = e
+	} else {
+		l.oldest = e
+	}
+	l.newest = e
+	l.len++
+}
+
+func (l *idleList) remove(e *entry) {
+	if !e.inIdle {
+		return
+	}
+	if e.idlePrev != nil {
+		e.idlePrev.idleNext = e.idleNext
+	} else {
+		l.oldest = e.idleNext
+	}
+	if e.idleNext != nil {
+		e.idleNext.idlePrev = e.idlePrev
+	} else {
+		l.newest = e.idlePrev
+	}
+	e.idlePrev, e.idleNext, e.inIdle = nil, nil, false
+	l.len--
+}
+
+// becomeIdleLocked notes that nothing is under way on e.
+func (p *Pool) becomeIdleLocked(e *entry) {
+	if e.inIdle {
+		return
+	}
+	e.idleSince = time.Now()
+	p.idle.add(e)
+	p.armIdleLocked(e)
+	p.trimIdleLocked()
+	if p.starved.len() > p.closing {
+		p.evictLocked() // somebody else needs its place more
+	}
+}
+
+// trimIdleLocked enforces MaxIdleConns.
+func (p *Pool) trimIdleLocked() {
+	for m := p.limits.MaxIdleConns; m > 0 && p.idle.len > m; {
+		p.evictLocked()
+	}
+}
+
+// evictLocked closes the connection that has been idle for longest.
+func (p *Pool) evictLocked() bool {
+	e := p.idle.oldest
+	if e == nil {
+		return false
+	}
+	p.stats.Evicted++
+	p.setStateLocked(e, stateClosed)
+	return true
+}
+
+// armIdleLocked sees to it that e is closed when it has been idle for
+// IdleTimeout. The timer is not stopped when e is used, which would cost every
+// request; instead it looks, when it fires, how long e has been idle.
+func (p *Pool) armIdleLocked(e *entry) {
+	d := p.limits.IdleTimeout
+	if d <= 0 || !e.inIdle || e.idleArmed == d {
+		return
+	}
+	if e.idleTimer != nil {
+		e.idleTimer.Stop()
+	}
+	e.idleArmed = d
+	e.idleTimer = time.AfterFunc(d-time.Since(e.idleSince), func() { p.idleFired(e, d) })
+}
+
+func (p *Pool) idleFired(e *entry, armed time.Duration) {
+	p.mu.Lock()
+	defer p.unlock()
+	if e.idleArmed != armed {
+		return // another timer has taken over
+	}
+	e.idleArmed = 0
+	if !e.inIdle {
+		return // armed again when it becomes idle
+	}
+	if d := p.limits.IdleTimeout; d > 0 && time.Since(e.idleSince) >= d {
+		p.setStateLocked(e, stateClosed)
+		return
+	}
+	p.armIdleLocked(e)
+}
+
+// armAgeLocked sees to it that e takes no more requests at MaxAge.
+func (p *Pool) armAgeLocked(e *entry) {
+	if e.ageTimer != nil {
+		e.ageTimer.Stop()
+	}
+	if d := p.limits.MaxAge; d > 0 {
+		e.ageTimer = time.AfterFunc(d-time.Since(e.opened), func() { p.changed(e, stateDraining) })
+	}
+}

@@ -1,0 +1,156 @@
+package pool
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/h2coalesce/h2coalesce/coalesce"
+)
+
+// Lease is the right to send one request on a connection. The zero Lease is
+// none. Its methods are safe for concurrent use, but Release is called once.
+type Lease struct {
+	e          *entry
+	place      *placement // nil on an own connection
+	name       string     // the host's
+	kind       coalesce.Reason
+	reused     bool
+	idleFor    time.Duration
+	considered []coalesce.Verdict
+}
+
+// Conn returns the connection.
+func (l *Lease) Conn() Conn { return l.e.conn }
+
+// ID returns the connection's number.
+func (l *Lease) ID() uint64 { return l.e.id }
+
+// ConnHost returns the host that the connection was dialed for.
+func (l *Lease) ConnHost() string { return l.e.key.name }
+
+// RemoteAddr returns the address that the connection is connected to.
+func (l *Lease) RemoteAddr() netip.AddrPort { return l.e.facts.RemoteAddr }
+
+// Shared reports whether the connection was dialed for another host.
+func (l *Lease) Shared() bool { return l.place != nil }
+
+// Fresh reports whether the connection was dialed for this very request.
+func (l *Lease) Fresh() bool { return l.kind == coalesce.ReasonDialed }
+
+// Reused reports whether the connection has carried a request before, and for
+// how long it had none.
+func (l *Lease) Reused() (reused bool, idle time.Duration) { return l.reused, l.idleFor }
+
+// Decision describes how the connection was chosen.
+func (l *Lease) Decision() coalesce.Decision {
+	return coalesce.Decision{
+		Host:       l.name,
+		Conn:       l.e.id,
+		ConnHost:   l.e.key.name,
+		Shared:     l.Shared(),
+		Reused:     l.kind == coalesce.ReasonOwn || l.kind == coalesce.ReasonShared,
+		Reason:     l.kind,
+		Considered: l.considered,
+	}
+}
+
+// Answered records that the server has answered for the host, with anything
+// but a misdirected response.
+func (l *Lease) Answered() {
+	if l.place == nil || l.place.proven.Load() || l.place.proven.Swap(true) {
+		return
+	}
+	p := l.e.pool
+	p.mu.Lock()
+	defer p.unlock()
+	if h := p.hosts[l.e.hostKey(l.name)]; h != nil && h.waiting > 0 {
+		p.queueHostLocked(&p.waiting, l.name) // those that need proof may come
+	}
+}
+
+// Release gives the stream back, when the request has ended.
+func (l *Lease) Release() {
+	p, e := l.e.pool, l.e
+	now := time.Now()
+	p.mu.Lock()
+	defer p.unlock()
+	e.refusals = 0
+	e.lastUsed = now
+	p.returnLocked(e)
+}
+
+// Ended reports whether the connection takes no more requests.
+func (l *Lease) Ended() bool {
+	p := l.e.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return l.e.state != stateReady
+}
+
+// takeLocked leases a stream of e, which must be free.
+func (p *Pool) takeLocked(e *entry, place *placement, name string, kind coalesce.Reason) Lease {
+	l := Lease{e: e, place: place, name: name, kind: kind, reused: e.requests > 0}
+	e.lastUsed = time.Now()
+	if e.inIdle {
+		l.idleFor = e.lastUsed.Sub(e.idleSince)
+		p.idle.remove(e)
+	}
+	e.streams++
+	e.requests++
+	p.stats.Streams++
+	switch kind {
+	case coalesce.ReasonOwn:
+		p.stats.Reused++
+	case coalesce.ReasonJoined:
+		p.stats.Joined++
+		p.stats.Shared++
+	case coalesce.ReasonShared:
+		p.stats.Shared++
+	}
+	return l
+}
+
+// untakeLocked undoes takeLocked's counting, for a stream that the connection
+// did not grant.
+func (p *Pool) untakeLocked(l *Lease) {
+	l.e.requests--
+	switch l.kind {
+	case coalesce.ReasonOwn:
+		p.stats.Reused--
+	case coalesce.ReasonJoined:
+		p.stats.Joined--
+		p.stats.Shared--
+	case coalesce.ReasonShared:
+		p.stats.Shared--
+	}
+	p.returnLocked(l.e)
+}
+
+// returnLocked takes a stream back.
+func (p *Pool) returnLocked(e *entry) {
+	e.streams--
+	p.stats.Streams--
+	p.freedLocked(e)
+}
+
+// freedLocked hands e's free streams to those in line for them; when nothing
+// is under way on e, it becomes idle or, if it is draining, is closed.
+func (p *Pool) freedLocked(e *entry) {
+	for e.free() && e.waiters.len() > 0 {
+		w := e.waiters.ws[0]
+		if !p.handLocked(e, w) {
+			e.waiters.remove(w)
+			w.unregister(e)
+			p.queueLocked(w)
+		}
+	}
+	if e.streams > 0 {
+		return
+	}
+	switch e.state {
+	case stateDraining:
+		p.setStateLocked(e, stateClosed)
+	case stateReady:
+		p.becomeIdleLocked(e)
+	}
+}
