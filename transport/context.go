@@ -1,0 +1,99 @@
+package transport
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/h2coalesce/h2coalesce/coalesce"
+)
+
+// optionsKey is the context key of an *options.
+type optionsKey struct{}
+
+// options are what a context asks of the requests made with it.
+type options struct {
+	trace     *Trace
+	partition string
+	own       bool
+}
+
+func optionsOf(ctx context.Context) options {
+	if o, ok := ctx.Value(optionsKey{}).(*options); ok {
+		return *o
+	}
+	return options{}
+}
+
+func withOptions(ctx context.Context, change func(*options)) context.Context {
+	o := optionsOf(ctx)
+	change(&o)
+	return context.WithValue(ctx, optionsKey{}, &o)
+}
+
+// Trace is told what a Transport decides for a request. Each field may be nil.
+// The functions are called by the goroutine that called RoundTrip, one at a
+// time, before RoundTrip returns; they must not block.
+type Trace struct {
+	// Decided is called each time that a connection was chosen, thus twice for
+	// a request that is sent again.
+	Decided func(coalesce.Decision)
+
+	// Misdirected is called when the server has answered that the request was
+	// misdirected, before it is sent again or handed to the caller.
+	Misdirected func(Misdirected)
+}
+
+// Misdirected describes a misdirected request (RFC 9110 §15.5.20).
+type Misdirected struct {
+	Host       string         // the request's host: A-labels, lower case
+	Status     int            // 421, or what Transport.IsMisdirected took for it
+	Conn       uint64         // the number of the connection that it was sent on
+	ConnHost   string         // the host that the connection was dialed for
+	RemoteAddr netip.AddrPort // the address that the connection is connected to
+	Shared     bool           // the connection is another host's
+	Outcome    Outcome        // what is done about it
+	Retried    bool           // Outcome is OutcomeRetried
+}
+
+// Outcome is a stable word that tells what was done about a misdirected
+// request, and if nothing was, why.
+type Outcome string
+
+const (
+	OutcomeRetried Outcome = "retried"      // it is sent again, on another connection
+	OutcomeFresh   Outcome = "fresh"        // the connection was dialed for this very request
+	OutcomeAgain   Outcome = "again"        // it was sent again already
+	OutcomeKnown   Outcome = "known"        // a fresh connection was no better, not long ago
+	OutcomeBody    Outcome = "body-is-gone" // its body cannot be sent again
+)
+
+// WithTrace returns a context whose requests tell tr what is decided for them.
+// It replaces a trace that ctx may have.
+func WithTrace(ctx context.Context, tr *Trace) context.Context {
+	return withOptions(ctx, func(o *options) { o.trace = tr })
+}
+
+// WithPartition returns a context whose requests share connections only with
+// requests of the same partition, even for one host. The empty key is the
+// partition of requests that have none.
+func WithPartition(ctx context.Context, key string) context.Context {
+	return withOptions(ctx, func(o *options) { o.partition = key })
+}
+
+// WithoutCoalescing returns a context whose requests are sent only on
+// connections that were dialed for their own host.
+func WithoutCoalescing(ctx context.Context) context.Context {
+	return withOptions(ctx, func(o *options) { o.own = true })
+}
+
+func (tr *Trace) decided(d func() coalesce.Decision) {
+	if tr != nil && tr.Decided != nil {
+		tr.Decided(d())
+	}
+}
+
+func (tr *Trace) misdirected(m Misdirected) {
+	if tr != nil && tr.Misdirected != nil {
+		tr.Misdirected(m)
+	}
+}

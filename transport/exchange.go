@@ -1,0 +1,207 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/h2coalesce/h2coalesce/internal/h2"
+	"github.com/h2coalesce/h2coalesce/pool"
+)
+
+// maxUnsent is how many times a request is sent again that its server did not
+// process, as in net/http.
+const maxUnsent = 7
+
+// exchange is one request on its way through the pool.
+type exchange struct {
+	*core
+	req    *http.Request
+	opts   options
+	dest   pool.Request
+	body   outgoing
+	unsent int          // attempts that their server did not process
+	first  *Misdirected // the misdirected response that it is sent again for
+}
+
+// run sends the request, and sends it again where that is called for.
+func (x *exchange) run() (*http.Response, error) {
+	defer x.body.settle()
+	trace := traceOf(x.req)
+	x.dest.ProvenOnly = !x.body.replayable()
+	for {
+		trace.getConn(x.req.URL)
+		lease, err := x.pool.Get(x.req.Context(), x.dest)
+		if errors.Is(err, pool.ErrUnusable) && x.unsent < maxUnsent {
+			x.unsent++
+			continue
+		}
+		if err != nil {
+			return x.unconnected(err)
+		}
+		trace.gotConn(&lease)
+		x.opts.trace.decided(lease.Decision)
+		res, err := x.attempt(lease)
+		if err != nil {
+			if err = x.mayResend(err, lease.Ended()); err == nil {
+				continue
+			}
+			return nil, x.explained(err)
+		}
+		if res != nil {
+			return res, nil
+		}
+	}
+}
+
+// attempt sends the request on the lease's connection. It returns neither a
+// response nor an error if the request was misdirected and is to be sent again.
+func (x *exchange) attempt(lease pool.Lease) (*http.Response, error) {
+	req, err := x.body.next()
+	if err != nil {
+		// Only a GetBody fails, which is called for a repeated attempt. The
+		// stream goes back by way of a request that cannot be sent.
+		connOf(&lease).Release()
+		lease.Release()
+		return nil, err
+	}
+	var cancel context.CancelFunc
+	if x.body.source != nil {
+		// Lets go of the attempt even while it waits for the caller's body.
+		var ctx context.Context
+		ctx, cancel = context.WithCancel(req.Context())
+		req = req.WithContext(ctx)
+	}
+	res, err := connOf(&lease).RoundTrip(req)
+	if err != nil {
+		lease.Release()
+		if cancel != nil {
+			cancel()
+		}
+		return nil, err
+	}
+	if !x.misdirected(res, &lease) {
+		return hand(res, x.req, lease, cancel), nil
+	}
+	// M7: the body of a 421 is of no use and may be endless.
+	if cancel != nil {
+		cancel()
+	}
+	res.Body.Close()
+	lease.Release()
+	x.dest.Avoid, x.dest.ProvenOnly = lease.ID(), false
+	return nil, nil
+}
+
+// connOf returns the lease's connection, which core.dial has made.
+func connOf(l *pool.Lease) *h2.Conn { return l.Conn().(*h2.Conn) }
+
+// misdirected takes in a response. It reports whether the request was
+// misdirected and is to be sent again.
+func (x *exchange) misdirected(res *http.Response, lease *pool.Lease) bool {
+	repeatable := x.body.repeatable()
+	if !x.saysMisdirected(res, lease, repeatable) {
+		lease.Answered()
+		return false
+	}
+	m := Misdirected{
+		Host:       x.dest.Host,
+		Status:     res.StatusCode,
+		Conn:       lease.ID(),
+		ConnHost:   lease.ConnHost(),
+		RemoteAddr: lease.RemoteAddr(),
+		Shared:     lease.Shared(),
+	}
+	m.Outcome = x.outcome(lease, repeatable)
+	m.Retried = m.Outcome == OutcomeRetried
+	if m.Retried {
+		x.first = &m
+		x.pool.Retried()
+	}
+	x.opts.trace.misdirected(m)
+	return m.Retried
+}
+
+func (x *exchange) saysMisdirected(res *http.Response, lease *pool.Lease, repeatable bool) bool {
+	if res.StatusCode == http.StatusMisdirectedRequest {
+		return true
+	}
+	return x.isMisdirected != nil && lease.Shared() && repeatable && x.first == nil && x.isMisdirected(res)
+}
+
+// outcome records a misdirected response with the pool and decides what to do
+// about it (M1, M5, M6).
+func (x *exchange) outcome(lease *pool.Lease, repeatable bool) Outcome {
+	if x.first != nil {
+		lease.MisdirectedAgain()
+		return OutcomeAgain
+	}
+	retry := lease.Misdirected()
+	switch {
+	case lease.Fresh():
+		return OutcomeFresh
+	case !retry:
+		return OutcomeKnown
+	case !repeatable:
+		return OutcomeBody
+	}
+	return OutcomeRetried
+}
+
+// unconnected deals with the failure to get a connection.
+func (x *exchange) unconnected(err error) (*http.Response, error) {
+	var other *notHTTP2Error
+	if errors.As(err, &other) {
+		x.http1.add(x.dest)
+		req, err := x.body.next()
+		if err != nil {
+			other.Abandon()
+			return nil, x.explained(err)
+		}
+		res, err := x.viaBase(req, &x.opts, other.take())
+		if err != nil {
+			return nil, x.explained(err)
+		}
+		res.Request = x.req
+		return res, nil
+	}
+	return nil, x.explained(err)
+}
+
+// mayResend returns nil if the request can be sent again after err, when it is
+// time to: a server that refuses requests is not to be pressed, but one that
+// has ended the connection will see another one. Otherwise mayResend returns
+// the error that the caller gets.
+func (x *exchange) mayResend(err error, connEnded bool) error {
+	if h2.RetryOf(err) != h2.RetryUnsent || x.unsent == maxUnsent {
+		return err
+	}
+	if !x.body.repeatable() {
+		return fmt.Errorf("h2coalesce: cannot send the request again, its body was read and there is no GetBody: %w", err)
+	}
+	x.unsent++
+	if x.unsent == 1 || connEnded {
+		return nil
+	}
+	pause := time.Second << (x.unsent - 2)
+	pause += time.Duration(rand.Int64N(int64(pause)/10 + 1))
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-x.req.Context().Done():
+		return context.Cause(x.req.Context())
+	}
+}
+
+// explained adds to err the misdirected response that led to it (M8).
+func (x *exchange) explained(err error) error {
+	if x.first == nil {
+		return err
+	}
+	return &MisdirectedError{Misdirected: *x.first, Err: err}
+}

@@ -1,0 +1,137 @@
+package transport
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/h2coalesce/h2coalesce/coalesce"
+	"github.com/h2coalesce/h2coalesce/pool"
+)
+
+// ErrClosed is the error of requests made after Close, and of those that
+// waited for a connection when Close was called.
+var ErrClosed = pool.ErrClosed
+
+// Transport is an http.RoundTripper that sends requests for different hosts
+// on one HTTP/2 connection where that is safe. The zero value is ready to use.
+//
+// It is safe for concurrent use by multiple goroutines and must not be copied.
+// Its fields must not be changed after the first call of a method.
+type Transport struct {
+	// Base provides TLS, dialing, proxies, HTTP/1.1 and timeouts. It is cloned
+	// on first use and never modified; nil means http.DefaultTransport.
+	// HTTP/2 is attempted unless Base forbids it, by Protocols without HTTP2
+	// or by a TLSNextProto that is not nil and has no "h2".
+	//
+	// Where Base has a Dial, DialContext, DialTLS or DialTLSContext of its
+	// own, that function is given host:port, and nothing is looked up unless
+	// Resolver is set too. The DialContext of http.DefaultTransport and its
+	// clones does not count as one's own: looked-up addresses are dialed
+	// through it.
+	Base *http.Transport
+
+	// Policy says when connections are shared.
+	Policy coalesce.Policy
+
+	// Limits bound the HTTP/2 connections. SetLimits changes them later.
+	Limits pool.Limits
+
+	// Resolver looks up the hosts of https URLs; nil means
+	// net.DefaultResolver. Plain HTTP and proxies are dialed by Base as ever.
+	Resolver Resolver
+
+	// MisdirectedTTL is how long it is remembered that a server answered 421
+	// for a host, for any connection to that server's address with the same
+	// certificate. Zero means 10 minutes; negative means for as long as the
+	// connection lives.
+	MisdirectedTTL time.Duration
+
+	// MaxReplayBytes is how many bytes of a request's body are kept so that it
+	// can be sent again if it has no GetBody, provided that ContentLength says
+	// it is no longer. Longer bodies, and those of unknown length, are not
+	// sent on another host's connection before the host has been answered on
+	// it. Zero means 64 KiB; negative means to keep nothing.
+	MaxReplayBytes int64
+
+	// IsMisdirected, if not nil, reports whether a response other than a 421
+	// means that the host is not served on this connection, as the 404 of a
+	// gateway that routes by connection may. It is asked only about requests
+	// that were sent on another host's connection and can be sent again; the
+	// answer to the request sent again is final. It may be called
+	// concurrently and must not read the body.
+	IsMisdirected func(*http.Response) bool
+
+	once sync.Once
+	core *core
+}
+
+var _ http.RoundTripper = (*Transport)(nil)
+
+// Resolver looks up the addresses of hosts. *net.Resolver is one. It is called
+// concurrently, with network "ip", and should return all addresses, since any
+// of them may justify sharing a connection.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// RoundTrip sends a request and returns the response to it, as the
+// http.RoundTripper contract has it. A request that was misdirected has been
+// sent again by then where that is possible; see MisdirectedError for when it
+// could not be.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	return t.ready().roundTrip(req)
+}
+
+// CloseIdleConnections closes the connections that carry no request, and ends
+// the dials that no request waits for.
+func (t *Transport) CloseIdleConnections() { t.ready().closeIdle() }
+
+// Close closes every HTTP/2 connection, with the requests on it, and returns
+// when the goroutines that kept them have ended. Requests that wait for a
+// connection, and later ones, fail with ErrClosed. HTTP/1.1 connections are
+// closed when their requests end. Close returns nil, and may be called more
+// than once.
+func (t *Transport) Close() error { return t.ready().close() }
+
+// SetLimits replaces Limits, with effect at once: connections in excess are
+// closed as soon as they are idle, and requests that wait for room get it.
+func (t *Transport) SetLimits(l pool.Limits) {
+	c := t.ready()
+	c.pool.SetLimits(c.limits(l))
+}
+
+// Stats returns a snapshot of the HTTP/2 connections and their requests.
+func (t *Transport) Stats() pool.Stats { return t.ready().pool.Stats() }
+
+// Conns describes the open HTTP/2 connections, oldest first.
+func (t *Transport) Conns() []pool.ConnInfo { return t.ready().pool.Conns() }
+
+// Explain tells on which connection a GET of rawURL would be sent now, with
+// the partition and the other options of ctx, and why not on the others. It
+// opens nothing and changes nothing, but may look the host up. For requests
+// that are Base's (plain HTTP, proxies, hosts that speak HTTP/1.1) the
+// decision's Reason is "disabled".
+func (t *Transport) Explain(ctx context.Context, rawURL string) (coalesce.Decision, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return coalesce.Decision{}, err
+	}
+	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return coalesce.Decision{}, fmt.Errorf("h2coalesce: cannot explain %q: not an http or https URL", u.Redacted())
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return coalesce.Decision{}, err
+	}
+	return t.ready().explain(req)
+}
+
+func (t *Transport) ready() *core {
+	t.once.Do(func() { t.core = newCore(t) })
+	return t.core
+}
