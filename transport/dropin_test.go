@@ -389,8 +389,9 @@ func TestP6_WhatTheServerDidNotProcessIsSentAgain(t *testing.T) {
 			if a := r.get("a.example.com"); a.err == nil {
 				t.Errorf("got %+v", a)
 			}
-			// Each new connection is worth a try at once, but not for ever.
-			if d, n := time.Since(start), r.Record().Handshakes(); d != 0 || n > 8 {
+			// Each new connection is worth a try at once, but then it takes
+			// net/http's pauses, and not for ever.
+			if d, n := time.Since(start), r.Record().Handshakes(); d < 63*time.Second || d > 70*time.Second || n != 15 {
 				t.Errorf("it took %v and %d connections", d, n)
 			}
 		})

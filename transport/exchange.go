@@ -3,18 +3,11 @@ package transport
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"net/http"
-	"time"
 
 	"github.com/h2coalesce/h2coalesce/internal/h2"
 	"github.com/h2coalesce/h2coalesce/pool"
 )
-
-// maxUnsent is how many times a request is sent again that its server did not
-// process, as in net/http.
-const maxUnsent = 7
 
 // exchange is one request on its way through the pool.
 type exchange struct {
@@ -24,6 +17,7 @@ type exchange struct {
 	dest   pool.Request
 	body   outgoing
 	unsent int          // attempts that their server did not process
+	moved  int          // such attempts whose connection was ended
 	first  *Misdirected // the misdirected response that it is sent again for
 }
 
@@ -35,9 +29,10 @@ func (x *exchange) run() (*http.Response, error) {
 	for {
 		trace.getConn(x.req.URL)
 		lease, err := x.pool.Get(x.req.Context(), x.dest)
-		if errors.Is(err, pool.ErrUnusable) && x.unsent < maxUnsent {
-			x.unsent++
-			continue
+		if errors.Is(err, pool.ErrUnusable) {
+			if err = x.resendAfter(err, true); err == nil {
+				continue
+			}
 		}
 		if err != nil {
 			return x.unconnected(err)
@@ -169,33 +164,6 @@ func (x *exchange) unconnected(err error) (*http.Response, error) {
 		return res, nil
 	}
 	return nil, x.explained(err)
-}
-
-// mayResend returns nil if the request can be sent again after err, when it is
-// time to: a server that refuses requests is not to be pressed, but one that
-// has ended the connection will see another one. Otherwise mayResend returns
-// the error that the caller gets.
-func (x *exchange) mayResend(err error, connEnded bool) error {
-	if h2.RetryOf(err) != h2.RetryUnsent || x.unsent == maxUnsent {
-		return err
-	}
-	if !x.body.repeatable() {
-		return fmt.Errorf("h2coalesce: cannot send the request again, its body was read and there is no GetBody: %w", err)
-	}
-	x.unsent++
-	if x.unsent == 1 || connEnded {
-		return nil
-	}
-	pause := time.Second << (x.unsent - 2)
-	pause += time.Duration(rand.Int64N(int64(pause)/10 + 1))
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-x.req.Context().Done():
-		return context.Cause(x.req.Context())
-	}
 }
 
 // explained adds to err the misdirected response that led to it (M8).

@@ -1,0 +1,62 @@
+package transport
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/h2coalesce/h2coalesce/internal/h2"
+)
+
+const (
+	// maxUnsent is how many times a request is sent again that its server did
+	// not process, after a growing pause, as in net/http.
+	maxUnsent = 7
+
+	// maxMoved is how many times it is sent again at once beyond that, because
+	// its connection was ended.
+	maxMoved = 7
+)
+
+// mayResend returns nil if the request can be sent again after err, when it is
+// time to. Otherwise it returns the error that the caller gets. connEnded says
+// that the connection takes no more requests.
+func (x *exchange) mayResend(err error, connEnded bool) error {
+	if h2.RetryOf(err) != h2.RetryUnsent {
+		return err
+	}
+	if !x.body.repeatable() {
+		return fmt.Errorf("h2coalesce: cannot send the request again, its body was read and there is no GetBody: %w", err)
+	}
+	return x.resendAfter(err, connEnded)
+}
+
+// resendAfter waits until it is time to send the request again after err, which
+// its server did not process. A server that refuses requests is not to be
+// pressed; one that has ended the connection meets the request on another,
+// which need not wait as long as that does not become a habit. resendAfter
+// returns err when there have been attempts enough.
+func (x *exchange) resendAfter(err error, connEnded bool) error {
+	if connEnded && x.moved < maxMoved {
+		x.moved++
+		return nil
+	}
+	if x.unsent == maxUnsent {
+		return err
+	}
+	x.unsent++
+	if x.unsent == 1 {
+		return nil
+	}
+	pause := time.Second << (x.unsent - 2)
+	pause += time.Duration(rand.Int64N(int64(pause)/10 + 1))
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-x.req.Context().Done():
+		return context.Cause(x.req.Context())
+	}
+}
