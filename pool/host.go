@@ -19,8 +19,12 @@ type host struct {
 	lookingUp bool
 	crowded   waitList // waiters that only MaxConnsPerHost keeps from dialing
 
-	count   int       // own connections and dials, closing ones included: MaxConnsPerHost
-	waiting int       // waiters
+	count   int // own connections and dials, closing ones included: MaxConnsPerHost
+	waiting int // waiters
+	// turnsAway is M5's memory where there is no MisdirectedTTL: a connection
+	// dialed for the host has answered 421.
+	turnsAway bool
+
 	noJoin  bool      // another host's handshake at its address did not cover it (P2)
 	holdOff time.Time // a dial failed while its connections were full: not again before
 }

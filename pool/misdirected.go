@@ -19,12 +19,12 @@ func (l *Lease) Misdirected() (retry bool) {
 	defer p.unlock()
 	p.stats.Misdirected++
 	if !l.Shared() {
-		own := ownMemoryKey(e.key)
 		if l.Fresh() {
-			p.rememberLocked(own, now)
+			p.rememberOwnLocked(e.key, now)
 			return false
 		}
-		return !p.memory.Has(own, now)
+		h := p.hosts[e.key]
+		return (h == nil || !h.turnsAway) && !p.memory.Has(ownMemoryKey(e.key), now)
 	}
 	p.rememberLocked(e.memoryKey(l.name), now)
 	if e.excluded == nil {
@@ -63,7 +63,7 @@ func (l *Lease) MisdirectedAgain() {
 	p.mu.Lock()
 	defer p.unlock()
 	p.stats.Misdirected++
-	p.rememberLocked(ownMemoryKey(l.e.key), time.Now())
+	p.rememberOwnLocked(l.e.key, time.Now())
 }
 
 // Retried counts a misdirected request that is sent again.
@@ -76,6 +76,15 @@ func (p *Pool) Retried() {
 func (p *Pool) rememberLocked(k coalesce.MemoryKey, now time.Time) {
 	if p.cfg.MisdirectedTTL > 0 {
 		p.memory.Add(k, now.Add(p.cfg.MisdirectedTTL))
+	}
+}
+
+// rememberOwnLocked notes that the host's own server sends it away. Without a
+// MisdirectedTTL that holds for as long as it has connections.
+func (p *Pool) rememberOwnLocked(key hostKey, now time.Time) {
+	p.rememberLocked(ownMemoryKey(key), now)
+	if h := p.hosts[key]; h != nil && p.cfg.MisdirectedTTL <= 0 {
+		h.turnsAway = true
 	}
 }
 

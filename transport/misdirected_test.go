@@ -236,18 +236,23 @@ func TestM5_AServerThatAlwaysSays421CostsOneDial(t *testing.T) {
 	s := servers["127.0.0.1"]
 	s.Misdirected = func(r *lab.Request) bool { return r.Host() == "b.example.com" }
 	servers["127.0.0.1"] = s
-	bubble(t, servers, func(r *rig) {
-		r.ok("a.example.com")
-		for range 100 {
-			if a := r.get("b.example.com"); a.status != 421 || a.body == "" || a.err != nil {
-				t.Fatalf("got %+v, want a 421 with its body", a)
-			}
-		}
-		r.wantHandshakes(2)
-		if n := len(r.Record().Requests()); n != 1+1+100 {
-			t.Errorf("%d requests arrived, want a's, b's on a's connection, and each of b's once", n)
-		}
-	})
+	for _, ttl := range []time.Duration{0, -1} {
+		t.Run(fmt.Sprint("MisdirectedTTL ", ttl), func(t *testing.T) {
+			bubble(t, servers, func(r *rig) {
+				r.tr.MisdirectedTTL = ttl
+				r.ok("a.example.com")
+				for range 100 {
+					if a := r.get("b.example.com"); a.status != 421 || a.body == "" || a.err != nil {
+						t.Fatalf("got %+v, want a 421 with its body", a)
+					}
+				}
+				r.wantHandshakes(2)
+				if n := len(r.Record().Requests()); n != 1+1+100 {
+					t.Errorf("%d requests arrived, want a's, b's on a's connection, and each of b's once", n)
+				}
+			})
+		})
+	}
 }
 
 func TestM6_BodiesAcrossA421(t *testing.T) {
