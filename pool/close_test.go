@@ -166,3 +166,18 @@ func TestClosedByItself(t *testing.T) {
 		}
 	})
 }
+
+func TestCloseIdle(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.apart("a.test", "b.test")
+		a := r.get("a.test")
+		r.get("b.test").end()
+		r.CloseIdle()
+		wantOpen(t, r, "a.test")
+		a.end()
+		wantOpen(t, r, "a.test") // used again, as by net/http
+		if s := r.Stats(); s.Evicted != 0 {
+			t.Errorf("Evicted = %d", s.Evicted)
+		}
+	})
+}

@@ -227,3 +227,17 @@ func TestExplainChangesNothing(t *testing.T) {
 		}
 	})
 }
+
+// A pool that is used without a resolver gives host and port to Dial alone and
+// shares nothing under MatchAddress (P8).
+func TestP8_WithoutResolver(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test", "b.test")
+		r.shape = func(_ pool.Target, d *pool.Dialed) { d.RemoteAddr = netip.AddrPortFrom(addr1, 443) }
+		r.get("a.test").end()
+		if b := r.get("b.test"); b.lease.Shared() || r.lastDial().Addrs != nil {
+			t.Errorf("b: %s, dialed %v", b.kind(), r.lastDial().Addrs)
+		}
+		r.wantLookups("a.test", 0)
+	}, func(c *pool.Config) { c.Resolve = nil })
+}

@@ -1,8 +1,6 @@
 package transport_test
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -12,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
-	"net/textproto"
 	"net/url"
 	"slices"
 	"strings"
@@ -21,7 +18,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/net/http2"
 
 	"github.com/h2coalesce/h2coalesce/internal/lab"
 	"github.com/h2coalesce/h2coalesce/transport"
@@ -361,212 +357,4 @@ func TestD_Timeouts(t *testing.T) {
 			}
 		})
 	})
-}
-
-func TestP6_WhatTheServerDidNotProcessIsSentAgain(t *testing.T) {
-	t.Run("GOAWAY", func(t *testing.T) {
-		r := newRig(t, map[string]lab.Server{"127.0.0.1": {Names: []string{"*.example.com"}, GoAwayAfter: 5}})
-		var wg sync.WaitGroup
-		for range 8 {
-			wg.Go(func() {
-				for range 10 {
-					r.ok("a.example.com")
-				}
-			})
-		}
-		wg.Wait()
-		if n := r.Record().Count(func(q lab.RequestRecord) bool { return q.Status == 200 }); n != 80 {
-			t.Errorf("%d requests were answered, want 80, each once", n)
-		}
-	})
-	t.Run("GOAWAY again and again", func(t *testing.T) {
-		servers := map[string]lab.Server{"127.0.0.1": {
-			Names:  []string{"*.example.com"},
-			OnConn: func(c *lab.Conn) { c.GoAway(0, http2.ErrCodeNo) },
-		}}
-		bubble(t, servers, func(r *rig) {
-			start := time.Now()
-			if a := r.get("a.example.com"); a.err == nil {
-				t.Errorf("got %+v", a)
-			}
-			// Each new connection is worth a try at once, but then it takes
-			// net/http's pauses, and not for ever.
-			if d, n := time.Since(start), r.Record().Handshakes(); d < 63*time.Second || d > 70*time.Second || n != 15 {
-				t.Errorf("it took %v and %d connections", d, n)
-			}
-		})
-	})
-	t.Run("REFUSED_STREAM", func(t *testing.T) {
-		for _, test := range []struct {
-			name string
-			body func() (io.Reader, bool)
-			ok   bool
-		}{
-			{"no body", func() (io.Reader, bool) { return nil, false }, true},
-			{"GetBody", func() (io.Reader, bool) { return strings.NewReader("body"), false }, true},
-			{"short stream", func() (io.Reader, bool) { return io.MultiReader(strings.NewReader("body")), true }, true},
-			{"stream", func() (io.Reader, bool) { return io.MultiReader(strings.NewReader("body")), false }, false},
-		} {
-			t.Run(test.name, func(t *testing.T) {
-				var mu sync.Mutex
-				refused := 0
-				servers := map[string]lab.Server{"127.0.0.1": {
-					Names: []string{"*.example.com"},
-					Refuse: func(*lab.Request) bool {
-						mu.Lock()
-						defer mu.Unlock()
-						refused++
-						return refused <= 2
-					},
-					Handler: echo,
-				}}
-				bubble(t, servers, func(r *rig) {
-					body, known := test.body()
-					req := r.request(r.t.Context(), http.MethodPost, "a.example.com", body)
-					if known {
-						req.ContentLength = 4
-					}
-					if body != nil && !known && req.GetBody == nil {
-						req.ContentLength = -1
-						// Let the body be read before the refusal.
-						req.Body = io.NopCloser(body)
-					}
-					a := r.do(req)
-					if (a.status == 200) != test.ok {
-						t.Errorf("got %+v", a)
-					}
-					var se http2.StreamError
-					if !test.ok && !errors.As(a.err, &se) {
-						t.Errorf("got %v, want the stream's error in it", a.err)
-					}
-				})
-			})
-		}
-	})
-	t.Run("what it may have processed is not", func(t *testing.T) {
-		servers := map[string]lab.Server{"127.0.0.1": {
-			Names: []string{"*.example.com"},
-			Reset: func(*lab.Request) (http2.ErrCode, bool) { return http2.ErrCodeInternal, true },
-		}}
-		bubble(t, servers, func(r *rig) {
-			if a := r.get("a.example.com"); a.err == nil {
-				t.Errorf("got %+v", a)
-			}
-			if n := len(r.Record().Requests()); n != 1 {
-				t.Errorf("%d requests arrived", n)
-			}
-		})
-	})
-}
-
-func TestD_FullDuplexAndInformational(t *testing.T) {
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Link", "</style.css>; rel=preload")
-		w.WriteHeader(http.StatusEarlyHints)
-		w.Header().Del("Link")
-		w.WriteHeader(http.StatusOK)
-		w.(http.Flusher).Flush()
-		in := bufio.NewScanner(r.Body)
-		for in.Scan() {
-			fmt.Fprintln(w, strings.ToUpper(in.Text()))
-			w.(http.Flusher).Flush()
-		}
-	})
-	bubble(t, map[string]lab.Server{"127.0.0.1": {Names: []string{"*.example.com"}, Handler: handler}}, func(r *rig) {
-		pr, pw := io.Pipe()
-		var hints []string
-		ctx := httptrace.WithClientTrace(r.t.Context(), &httptrace.ClientTrace{
-			Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
-				hints = append(hints, fmt.Sprint(code, h.Get("Link")))
-				return nil
-			},
-		})
-		res, err := r.tr.RoundTrip(r.request(ctx, http.MethodPost, "a.example.com", pr))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		out := bufio.NewReader(res.Body)
-		for _, word := range []string{"one", "two"} {
-			fmt.Fprintln(pw, word)
-			if line, err := out.ReadString('\n'); line != strings.ToUpper(word)+"\n" || err != nil {
-				t.Errorf("got %q, %v", line, err)
-			}
-		}
-		pw.Close()
-		if rest, err := io.ReadAll(out); len(rest) != 0 || err != nil {
-			t.Errorf("got %q, %v", rest, err)
-		}
-		if diff := cmp.Diff([]string{"103</style.css>; rel=preload"}, hints); diff != "" {
-			t.Errorf("hints (-want +got):\n%s", diff)
-		}
-		if s := r.tr.Stats(); s.Streams != 1 {
-			t.Errorf("%d streams before Close, want the upload's", s.Streams)
-		}
-		res.Body.Close()
-		if s := r.tr.Stats(); s.Streams != 0 {
-			t.Errorf("%d streams after Close", s.Streams)
-		}
-	})
-}
-
-func TestAStreamIsFreeAtTheEndOfTheBody(t *testing.T) {
-	bubble(t, map[string]lab.Server{"127.0.0.1": {Names: []string{"*.example.com"}, MaxStreams: 1}}, func(r *rig) {
-		for range 100 {
-			res, err := r.tr.RoundTrip(r.request(r.t.Context(), http.MethodGet, "a.example.com", nil))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := io.Copy(io.Discard, res.Body); err != nil {
-				t.Fatal(err)
-			}
-			defer res.Body.Close() // much later
-		}
-		r.wantHandshakes(1)
-	})
-}
-
-func TestP4_CanceledRequestsDoNotUseUpTheConnection(t *testing.T) {
-	servers := map[string]lab.Server{"127.0.0.1": {
-		Names:      []string{"*.example.com"},
-		MaxStreams: 2,
-		Delay: func(q *lab.Request) time.Duration {
-			if q.Path == "/slow" {
-				return time.Hour
-			}
-			return 0
-		},
-	}}
-	bubble(t, servers, func(r *rig) {
-		for range 50 {
-			ctx, cancel := context.WithTimeout(r.t.Context(), time.Millisecond)
-			req := r.request(ctx, http.MethodGet, "a.example.com", nil)
-			req.URL.Path = "/slow"
-			if a := r.do(req); !errors.Is(a.err, context.DeadlineExceeded) {
-				t.Fatalf("got %+v", a)
-			}
-			cancel()
-			r.ok("a.example.com")
-		}
-		r.wantHandshakes(1)
-	})
-}
-
-func TestLargeBodiesBothWays(t *testing.T) {
-	r := newRig(t, map[string]lab.Server{"127.0.0.1": {
-		Names: []string{"*.example.com"},
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-			w.WriteHeader(http.StatusOK)
-			io.Copy(w, q.Body)
-		}),
-	}})
-	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
-	res, err := r.tr.RoundTrip(r.request(t.Context(), http.MethodPost, "a.example.com", bytes.NewReader(sent)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if got, err := io.ReadAll(res.Body); !bytes.Equal(got, sent) || err != nil {
-		t.Errorf("%d bytes back of %d, %v", len(got), len(sent), err)
-	}
 }
