@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"net/netip"
 
 	"github.com/h2coalesce/h2coalesce/coalesce"
 )
@@ -42,30 +41,6 @@ type Trace struct {
 	// misdirected, before it is sent again or handed to the caller.
 	Misdirected func(Misdirected)
 }
-
-// Misdirected describes a misdirected request (RFC 9110 §15.5.20).
-type Misdirected struct {
-	Host       string         // the request's host: A-labels, lower case
-	Status     int            // 421, or what Transport.IsMisdirected took for it
-	Conn       uint64         // the number of the connection that it was sent on
-	ConnHost   string         // the host that the connection was dialed for
-	RemoteAddr netip.AddrPort // the address that the connection is connected to
-	Shared     bool           // the connection is another host's
-	Outcome    Outcome        // what is done about it
-	Retried    bool           // Outcome is OutcomeRetried
-}
-
-// Outcome is a stable word that tells what was done about a misdirected
-// request, and if nothing was, why.
-type Outcome string
-
-const (
-	OutcomeRetried Outcome = "retried"      // it is sent again, on another connection
-	OutcomeFresh   Outcome = "fresh"        // the connection was dialed for this very request
-	OutcomeAgain   Outcome = "again"        // it was sent again already
-	OutcomeKnown   Outcome = "known"        // a fresh connection was no better, not long ago
-	OutcomeBody    Outcome = "body-is-gone" // its body cannot be sent again
-)
 
 // WithTrace returns a context whose requests tell tr what is decided for them.
 // It replaces a trace that ctx may have.

@@ -21,7 +21,6 @@ const (
 // core is a Transport at work: its fields as they were at first use, with
 // defaults applied.
 type core struct {
-	policy        coalesce.Policy
 	maxReplay     int64
 	isMisdirected func(*http.Response) bool
 
@@ -42,7 +41,6 @@ type core struct {
 
 func newCore(t *Transport) *core {
 	c := &core{
-		policy:        t.Policy,
 		maxReplay:     cmp.Or(t.MaxReplayBytes, defaultMaxReplayBytes),
 		isMisdirected: t.IsMisdirected,
 		original:      t.Base,
@@ -134,7 +132,7 @@ func (c *core) dial(ctx context.Context, t pool.Target, obs pool.Observer) (*poo
 		return nil, err
 	}
 	if r.TLS == nil || r.TLS.NegotiatedProtocol != "h2" {
-		return nil, &notHTTP2Error{conn: r.Conn}
+		return nil, &notHTTP2Error{offer{conn: r.Conn}}
 	}
 	conn, err := c.engine.NewConn(r.Conn, obs)
 	if err != nil {

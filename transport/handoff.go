@@ -17,26 +17,38 @@ import (
 // directiveKey is the context key of a *directive.
 type directiveKey struct{}
 
-// directive tells dialForBase how to connect for a request.
+// directive tells dialForBase how to connect for a request: by the connection
+// that is on offer, or else by dialing.
 type directive struct {
 	protos []string // ALPN
-
-	mu   sync.Mutex
-	conn net.Conn // an established connection to use instead; nil once taken
+	offer
 }
 
-func (d *directive) take() net.Conn {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	conn := d.conn
-	d.conn = nil
+// offer is a connection for whoever takes it first.
+type offer struct {
+	mu   sync.Mutex
+	conn net.Conn // nil once taken, or if there is none
+}
+
+func (o *offer) take() net.Conn {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	conn := o.conn
+	o.conn = nil
 	return conn
+}
+
+// withdraw closes the connection if nobody has taken it.
+func (o *offer) withdraw() {
+	if conn := o.take(); conn != nil {
+		conn.Close()
+	}
 }
 
 // viaBase sends a request with net/http. conn, if not nil, is a connection
 // just made for it, on which the server did not choose HTTP/2.
 func (c *core) viaBase(req *http.Request, opts *options, conn net.Conn) (*http.Response, error) {
-	d := &directive{protos: c.protos, conn: conn}
+	d := &directive{protos: c.protos, offer: offer{conn: conn}}
 	if upgrades(req) {
 		d.protos = []string{"http/1.1"}
 	}
@@ -47,9 +59,7 @@ func (c *core) viaBase(req *http.Request, opts *options, conn net.Conn) (*http.R
 		})
 	}
 	res, err := c.base.of(opts.partition).RoundTrip(req.WithContext(ctx))
-	if conn := d.take(); conn != nil {
-		conn.Close() // net/http had another one idle
-	}
+	d.withdraw() // net/http may have had another one idle
 	if err != nil {
 		c.http1.forget(req, opts)
 		return nil, err
@@ -98,26 +108,11 @@ func (c *core) dialForBase(ctx context.Context, _, addr string) (net.Conn, error
 
 // notHTTP2Error is the outcome of a dial whose server chose another protocol.
 // It carries the connection to the first request that takes it.
-type notHTTP2Error struct {
-	mu   sync.Mutex
-	conn net.Conn
-}
+type notHTTP2Error struct{ offer }
 
 func (e *notHTTP2Error) Error() string { return pool.ErrNotHTTP2.Error() }
 
 func (e *notHTTP2Error) Unwrap() error { return pool.ErrNotHTTP2 }
 
-func (e *notHTTP2Error) take() net.Conn {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	conn := e.conn
-	e.conn = nil
-	return conn
-}
-
-// Abandon closes the connection if no request has taken it.
-func (e *notHTTP2Error) Abandon() {
-	if conn := e.take(); conn != nil {
-		conn.Close()
-	}
-}
+// Abandon is called by the pool when no request is left to take the connection.
+func (e *notHTTP2Error) Abandon() { e.withdraw() }

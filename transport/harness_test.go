@@ -155,9 +155,3 @@ func sleep(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
-
-func canceled(ctx context.Context) context.Context {
-	ctx, cancel := context.WithCancel(ctx)
-	cancel()
-	return ctx
-}

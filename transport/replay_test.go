@@ -143,3 +143,9 @@ type closeCounter struct {
 }
 
 func (c *closeCounter) Close() error { *c.closed++; return nil }
+
+func canceled(ctx context.Context) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	return ctx
+}
