@@ -29,34 +29,38 @@ func withOptions(ctx context.Context, change func(*options)) context.Context {
 	return context.WithValue(ctx, optionsKey{}, &o)
 }
 
-// Trace is told what a Transport decides for a request. Each field may be nil.
-// The functions are called by the goroutine that called RoundTrip, one at a
-// time, before RoundTrip returns; they must not block.
+// Trace is told what a Transport decides for a request, unless the request is
+// Base's: plain HTTP, through a proxy, or to a host that speaks HTTP/1.1. Each
+// field may be nil. The functions are called by the goroutine that called
+// RoundTrip, before RoundTrip returns; while one runs, the request waits.
 type Trace struct {
-	// Decided is called each time that a connection was chosen, thus twice for
-	// a request that is sent again.
+	// Decided is called each time that a connection is chosen, so more than
+	// once for a request that is sent again.
 	Decided func(coalesce.Decision)
 
 	// Misdirected is called when the server has answered that the request was
-	// misdirected, before it is sent again or handed to the caller.
+	// misdirected, before the request is sent again or the answer is handed to
+	// the caller.
 	Misdirected func(Misdirected)
 }
 
 // WithTrace returns a context whose requests tell tr what is decided for them.
-// It replaces a trace that ctx may have.
+// It replaces a trace that ctx may have; nil removes it.
 func WithTrace(ctx context.Context, tr *Trace) context.Context {
 	return withOptions(ctx, func(o *options) { o.trace = tr })
 }
 
 // WithPartition returns a context whose requests share connections only with
-// requests of the same partition, even for one host. The empty key is the
-// partition of requests that have none.
+// requests of the same partition, even those for one and the same host. The
+// empty key stands for no partition; requests without one are apart from those
+// with one, too.
 func WithPartition(ctx context.Context, key string) context.Context {
 	return withOptions(ctx, func(o *options) { o.partition = key })
 }
 
 // WithoutCoalescing returns a context whose requests are sent only on
-// connections that were dialed for their own host.
+// connections that were dialed for their own host. Such a connection may still
+// carry the requests of other hosts.
 func WithoutCoalescing(ctx context.Context) context.Context {
 	return withOptions(ctx, func(o *options) { o.own = true })
 }

@@ -18,23 +18,24 @@ type Misdirected struct {
 	Retried    bool           // Outcome is OutcomeRetried
 }
 
-// Outcome is a stable word that tells what was done about a misdirected
-// request, and if nothing was, why.
+// Outcome is a stable word that tells what is done about a misdirected request:
+// whether it is sent again, and if not, why the caller gets the answer.
 type Outcome string
 
 const (
 	OutcomeRetried Outcome = "retried"      // it is sent again, on another connection
-	OutcomeFresh   Outcome = "fresh"        // the connection was dialed for this very request
-	OutcomeAgain   Outcome = "again"        // it was sent again already
-	OutcomeKnown   Outcome = "known"        // a fresh connection was no better, not long ago
-	OutcomeBody    Outcome = "body-is-gone" // its body cannot be sent again
+	OutcomeFresh   Outcome = "fresh"        // not: the connection was dialed for it
+	OutcomeAgain   Outcome = "again"        // not: it has been sent again once
+	OutcomeKnown   Outcome = "known"        // not: a connection dialed for the host has answered the same lately
+	OutcomeBody    Outcome = "body-is-gone" // not: its body was read and cannot be had again
 )
 
-// MisdirectedError tells that a request was misdirected and could not be sent
-// again. The response that said so is gone; it cannot be read any more.
+// MisdirectedError is the error of a request that was misdirected and that
+// should have been sent again, but could not: its context ended, the dial
+// failed, or the second attempt did. The first response is gone by then.
 type MisdirectedError struct {
-	Misdirected Misdirected // the response
-	Err         error       // why the request could not be sent again
+	Misdirected Misdirected // the first response
+	Err         error       // what became of the second attempt
 }
 
 func (e *MisdirectedError) Error() string {
@@ -43,10 +44,10 @@ func (e *MisdirectedError) Error() string {
 		m.Host, m.Status, http.StatusText(m.Status), m.ConnHost, m.RemoteAddr, e.Err)
 }
 
-// Unwrap returns why the request could not be sent again.
+// Unwrap returns Err.
 func (e *MisdirectedError) Unwrap() error { return e.Err }
 
-// Timeout reports whether the request could not be sent again in time.
+// Timeout reports whether Err is a timeout, as net.Error has it.
 func (e *MisdirectedError) Timeout() bool {
 	t, ok := e.Err.(interface{ Timeout() bool })
 	return ok && t.Timeout()

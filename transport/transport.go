@@ -13,8 +13,8 @@ import (
 	"github.com/h2coalesce/h2coalesce/pool"
 )
 
-// ErrClosed is the error of requests made after Close, and of those that
-// waited for a connection when Close was called.
+// ErrClosed is the error of requests made after Close, and of those that wait
+// for a connection when Close is called.
 var ErrClosed = pool.ErrClosed
 
 // Transport is an http.RoundTripper that sends requests for different hosts
@@ -26,7 +26,8 @@ type Transport struct {
 	// Base provides TLS, dialing, proxies, HTTP/1.1 and timeouts. It is cloned
 	// on first use and never modified; nil means http.DefaultTransport.
 	// HTTP/2 is attempted unless Base forbids it, by Protocols without HTTP2
-	// or by a TLSNextProto that is not nil and has no "h2".
+	// or by a TLSNextProto that is not nil and has no "h2". MaxConnsPerHost
+	// and MaxIdleConnsPerHost bound its HTTP/1.1 connections only.
 	//
 	// Where Base has a Dial, DialContext, DialTLS or DialTLSContext of its
 	// own, that function is given host:port, and nothing is looked up unless
@@ -35,27 +36,31 @@ type Transport struct {
 	// through it.
 	Base *http.Transport
 
-	// Policy says when connections are shared.
+	// Policy says when connections are shared. Its zero value shares where
+	// certificate and address permit it.
 	Policy coalesce.Policy
 
-	// Limits bound the HTTP/2 connections. SetLimits changes them later.
+	// Limits bound the HTTP/2 connections; where they are zero, some come from
+	// Base. SetLimits changes them later.
 	Limits pool.Limits
 
-	// Resolver looks up the hosts of https URLs; nil means
-	// net.DefaultResolver. Plain HTTP and proxies are dialed by Base as ever.
+	// Resolver looks up the hosts of https URLs, and of proxies that are
+	// reached by https; nil means net.DefaultResolver, or nobody if Base has a
+	// dial function of its own. What is reached by plain HTTP is dialed by
+	// Base as ever.
 	Resolver Resolver
 
-	// MisdirectedTTL is how long it is remembered that a server answered 421
-	// for a host, for any connection to that server's address with the same
-	// certificate. Zero means 10 minutes; negative means for as long as the
-	// connection lives.
+	// MisdirectedTTL is how long a host that was answered 421 is kept off every
+	// connection to the same address with the same certificate. Zero means
+	// 10 minutes; negative means that it is kept off the connection that
+	// answered and no other.
 	MisdirectedTTL time.Duration
 
-	// MaxReplayBytes is how many bytes of a request's body are kept so that it
-	// can be sent again if it has no GetBody, provided that ContentLength says
-	// it is no longer. Longer bodies, and those of unknown length, are not
-	// sent on another host's connection before the host has been answered on
-	// it. Zero means 64 KiB; negative means to keep nothing.
+	// MaxReplayBytes is the greatest ContentLength with which the body of a
+	// request without GetBody is kept while it is sent, so that the request
+	// can be sent again. Longer bodies, and those of unknown length, are not
+	// kept, and are not sent on another host's connection before their host
+	// has been answered on it. Zero means 64 KiB; negative means to keep none.
 	MaxReplayBytes int64
 
 	// IsMisdirected, if not nil, reports whether a response other than a 421
@@ -87,15 +92,16 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.ready().roundTrip(req)
 }
 
-// CloseIdleConnections closes the connections that carry no request, and ends
-// the dials that no request waits for.
+// CloseIdleConnections closes the connections that carry no request, HTTP/1.1
+// ones included, and ends the dials that no request waits for.
 func (t *Transport) CloseIdleConnections() { t.ready().closeIdle() }
 
-// Close closes every HTTP/2 connection, with the requests on it, and returns
-// when the goroutines that kept them have ended. Requests that wait for a
-// connection, and later ones, fail with ErrClosed. HTTP/1.1 connections are
-// closed when their requests end. Close returns nil, and may be called more
-// than once.
+// Close closes every HTTP/2 connection, with the requests on it, and ends the
+// context of each look-up and dial under way. It returns when the connections
+// are closed and the look-ups have ended; a dial function that does not heed
+// its context may outlast it. Requests that wait for a connection, and later
+// ones, fail with ErrClosed. HTTP/1.1 connections are closed when their
+// requests end. Close returns nil, and may be called more than once.
 func (t *Transport) Close() error { return t.ready().close() }
 
 // SetLimits replaces Limits, with effect at once: connections in excess are
@@ -105,7 +111,8 @@ func (t *Transport) SetLimits(l pool.Limits) {
 	c.pool.SetLimits(c.limits(l))
 }
 
-// Stats returns a snapshot of the HTTP/2 connections and their requests.
+// Stats returns a snapshot of the HTTP/2 connections and their requests. Requests
+// that Base sends are not counted.
 func (t *Transport) Stats() pool.Stats { return t.ready().pool.Stats() }
 
 // Conns describes the open HTTP/2 connections, oldest first.
@@ -113,9 +120,11 @@ func (t *Transport) Conns() []pool.ConnInfo { return t.ready().pool.Conns() }
 
 // Explain tells on which connection a GET of rawURL would be sent now, with
 // the partition and the other options of ctx, and why not on the others. It
-// opens nothing and changes nothing, but may look the host up. For requests
-// that are Base's (plain HTTP, proxies, hosts that speak HTTP/1.1) the
-// decision's Reason is "disabled".
+// opens nothing and changes nothing, but may look the host up, and asks
+// Policy.Allow and VerifyConnection. The Reason of a host for which a
+// connection would be dialed is "dialed", and its Conn is 0. For requests that
+// are Base's (plain HTTP, proxies, hosts known to speak HTTP/1.1) the Reason is
+// "disabled".
 func (t *Transport) Explain(ctx context.Context, rawURL string) (coalesce.Decision, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
