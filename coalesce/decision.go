@@ -12,8 +12,7 @@ const (
 	ReasonDialed Reason = "dialed" // a connection dialed for the host just now
 )
 
-// What kept a connection from being chosen, in the order in which the rules
-// are asked.
+// What kept a connection from being chosen.
 const (
 	ReasonDisabled          Reason = "disabled"           // MatchNever, WithoutCoalescing, or a Host header that names another host (C9, C12)
 	ReasonPort              Reason = "port"               // another port (C1)
@@ -33,12 +32,12 @@ const (
 // Decision tells which connection carries a request and why.
 type Decision struct {
 	Host       string    // the request's host: A-labels, lower case
-	Conn       uint64    // the connection's number; 0 when one has to be dialed
-	ConnHost   string    // the host that the connection was dialed for
+	Conn       uint64    // the connection's number; 0 if one would have to be dialed
+	ConnHost   string    // the host that the connection was dialed for; empty if Conn is 0
 	Shared     bool      // the connection was dialed for another host
 	Reused     bool      // the connection was open before the request
-	Reason     Reason    // own, shared, joined or dialed
-	Considered []Verdict // the connections that were open, oldest first
+	Reason     Reason    // own, shared, joined or dialed; disabled for what is not the pool's, see transport.Transport.Explain
+	Considered []Verdict // the connections that were open before, oldest first
 }
 
 // Verdict is what the rules say of one open connection.

@@ -38,8 +38,9 @@
 //	C6        VerifyConnection accepts the host                  unverified
 //	C11       Policy.Allow agrees                                vetoed
 //
-// C6 comes late because it runs code of the user's, which is not done while a
-// lock is held.
+// C6 comes late because, like C11, it runs code of the user's, which must not
+// be done while a lock is held. C12 is the rule that a request whose Host header
+// names another host than its URL is not shared.
 //
 // # Security
 //
@@ -48,8 +49,8 @@
 // such a key without right (stolen, mis-issued, or kept by a former operator)
 // needs besides:
 //
-//   - [MatchAddress]: the host's DNS, or a place on the path to its address.
-//     To take over a new connection takes the same.
+//   - [MatchAddress]: control of the host's DNS, or of the path to its address.
+//     Without sharing they would need the same.
 //   - [MatchOrigin]: a client that connects to the attacker's server for some
 //     other host that the certificate names. DNS is no longer asked
 //     (RFC 8336 §4).

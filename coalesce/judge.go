@@ -9,7 +9,6 @@ import (
 
 // Conn is what the rules need to know of an open connection.
 type Conn struct {
-	ID         uint64
 	Host       string // that it was dialed for, canonical
 	Port       int
 	Partition  string
@@ -35,16 +34,17 @@ type Request struct {
 	Addrs     []netip.Addr // all that the host resolves to; nil: not looked up
 	Own       bool         // own connections only: WithoutCoalescing, or a Host header that names another host (C12)
 
-	// Misdirected tells that the host was answered 421 on this connection, or
-	// by a server with its certificate and address (C10).
+	// Misdirected tells that the host was answered 421 on the connection that
+	// is asked about, or by a server with its certificate and address (C10).
 	Misdirected bool
 }
 
 // Judge applies to r the rules that look at values alone: C1 to C5 and C7 to
 // C10. It returns ReasonOwn for a connection that was dialed for the host,
 // ReasonShared for one that may carry its requests if Consult agrees, and
-// otherwise the Reason of the first rule that fails. It does not allocate, and
-// must not run while c.Origins is changed.
+// otherwise the Reason of the first rule that fails. It does not count streams:
+// whether the connection has one left is for the caller to know. It does not
+// allocate, and must not run while c.Origins is changed.
 func (p *Policy) Judge(c *Conn, r *Request, now time.Time) Reason {
 	if r.Host == c.Host && r.Port == c.Port && r.Partition == c.Partition {
 		// The connection was dialed for this very host; who answers on it was

@@ -31,7 +31,7 @@ func shareable() *pair {
 	cert := leaf("a.example.com", "*.example.com", "ip:192.0.2.9", "ip:2001:db8::9", "ip:fe80::9")
 	return &pair{
 		conn: coalesce.Conn{
-			ID: 7, Host: "a.example.com", Port: 443, Partition: "p", RemoteAddr: remote,
+			Host: "a.example.com", Port: 443, Partition: "p", RemoteAddr: remote,
 			TLS: &tls.ConnectionState{
 				HandshakeComplete: true, NegotiatedProtocol: "h2", ServerName: "a.example.com",
 				PeerCertificates: []*x509.Certificate{cert}, VerifiedChains: [][]*x509.Certificate{{cert}},

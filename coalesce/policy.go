@@ -67,7 +67,7 @@ type Policy struct {
 	// Allow, if not nil, may veto a sharing that every other rule admits; it
 	// is asked last. It is called without locks held, possibly by several
 	// goroutines at once and more than once for the same pair, and its answer
-	// must not depend on the request. It must not block: the request that
+	// must not depend on the request. It must return soon: the request that
 	// needs the answer waits for it.
 	Allow func(Candidate) bool
 
@@ -84,13 +84,13 @@ type Policy struct {
 
 	// AddressTTL is how long a DNS answer justifies sharing. When it is over,
 	// the host is looked up again in the background and leaves the connection
-	// if it has moved away. Zero means 5 minutes; negative means for as long
-	// as the connection lives.
+	// if it has moved away. Zero means 5 minutes; negative means until the
+	// host is looked up again for another reason.
 	AddressTTL time.Duration
 }
 
-// JoinWaitOrDefault returns JoinWait with its default applied; it is zero or
-// less when requests are not to wait.
+// JoinWaitOrDefault returns JoinWait with its default applied; it is negative
+// when requests are not to wait.
 func (p *Policy) JoinWaitOrDefault() time.Duration {
 	if p.JoinWait == 0 {
 		return defaultJoinWait

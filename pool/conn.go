@@ -11,6 +11,10 @@ var (
 	// ErrClosed is what Get returns once the pool is closed.
 	ErrClosed = errors.New("h2coalesce: transport closed")
 
+	// ErrCanceled is what Get returns when Request.Cancel is closed. Its text
+	// is net/http's.
+	ErrCanceled = errors.New("net/http: request canceled")
+
 	// ErrNotHTTP2 marks a dial whose server chose another protocol than
 	// HTTP/2. An error that wraps it goes to the requests that waited for
 	// that dial and does not count as a dial error. If it has a method
@@ -18,9 +22,9 @@ var (
 	// so that what the error carries is not lost.
 	ErrNotHTTP2 = errors.New("h2coalesce: server did not negotiate HTTP/2")
 
-	// ErrUnusable fails the requests that waited for a connection which the
-	// server ended before they could be sent. Another attempt may fare
-	// better; how many are made is up to the caller of Get.
+	// ErrUnusable is what Get returns to the requests that waited for a
+	// connection which the server ended before they could be sent. Another
+	// attempt may fare better; how many are made is up to the caller of Get.
 	ErrUnusable = errors.New("h2coalesce: server closed the new connection before a request was sent")
 )
 
@@ -31,7 +35,8 @@ type Conn interface {
 	// Reserve says is the last word. It must not block.
 	Reserve() bool
 
-	// Close ends the connection and the requests on it.
+	// Close ends the connection and the requests on it. It may block, but
+	// not for long: the connection counts against the limits until then.
 	Close() error
 }
 
@@ -41,11 +46,13 @@ type Conn interface {
 type Observer interface {
 	// Settings reports the server's limit on concurrent streams now in force.
 	Settings(maxStreams uint32)
-	// GoAway reports that the server takes no new streams.
+	// GoAway reports that the server takes no new streams (RFC 9113 §6.8).
 	GoAway(lastStreamID, code uint32)
-	// Unusable reports that the connection takes no new streams on its own account.
+	// Unusable reports that the client's end of the connection takes no new
+	// streams, without a word from the server.
 	Unusable()
-	// Origin reports an ORIGIN frame (RFC 8336).
+	// Origin reports the entries of an ORIGIN frame (RFC 8336), which need not
+	// be origins, and how many were dropped because they were too many.
 	Origin(entries []string, dropped int)
 	// Closed reports that the connection has ended. The Conn closes what it
 	// holds by itself then: to call Close could fail requests whose answers
@@ -56,8 +63,8 @@ type Observer interface {
 // Target is what to dial.
 type Target struct {
 	Host  string       // A-labels in lower case, or an IP address
-	Port  int          //
-	Addrs []netip.Addr // the addresses that Host resolved to; nil where Config.Resolve is
+	Port  int          // 1 to 65535
+	Addrs []netip.Addr // the addresses that Host resolved to; nil without a Config.Resolve
 }
 
 // Dialed is a connection past its TLS handshake.
@@ -70,8 +77,11 @@ type Dialed struct {
 }
 
 // DialFunc dials target and reports to obs what happens on the connection,
-// possibly before it returns. The context ends when the pool is closed.
+// possibly before it returns. The context has the values of the request that
+// the dial was begun for, but outlives that request. It ends when the pool is
+// closed, when CloseIdle gives the dial up, and after the connection's Close.
 type DialFunc func(ctx context.Context, target Target, obs Observer) (*Dialed, error)
 
-// ResolveFunc returns all addresses of a host.
+// ResolveFunc returns all addresses of a host. The context ends when the pool
+// is closed, which waits for the function to return.
 type ResolveFunc func(ctx context.Context, host string) ([]netip.Addr, error)

@@ -43,17 +43,27 @@ func (p *Pool) joinLocked(w *waiter, addrs []netip.Addr, room int) bool {
 	if w.ownOnly() || w.ProvenOnly || w.noJoin || w.host.noJoin || wait < 0 || !p.sharesLocked() {
 		return false
 	}
+	d := p.joinableLocked(w, addrs)
+	if d == nil {
+		return false
+	}
+	p.waitForLocked(w, d)
+	w.joinTimer = time.AfterFunc(wait, func() { p.joinExpired(w, d) })
+	return true
+}
+
+// joinableLocked returns a dial of another host that may reach one of addrs; nil
+// if there is none.
+func (p *Pool) joinableLocked(w *waiter, addrs []netip.Addr) *dial {
 	b := bucket{partition: w.Partition, port: w.Port}
 	for _, b.addr = range addrs {
 		for _, d := range p.dialing[b] {
 			if d.host != w.host && d.takes() {
-				p.waitForLocked(w, d)
-				w.joinTimer = time.AfterFunc(wait, func() { p.joinExpired(w, d) })
-				return true
+				return d
 			}
 		}
 	}
-	return false
+	return nil
 }
 
 // sharesLocked reports whether any host may use another's connection at all.
@@ -287,7 +297,6 @@ func (p *Pool) readyLocked(e *entry, c *Dialed, cert *certificate) {
 	e.opened = time.Now()
 	e.lastUsed = e.opened
 	e.facts = coalesce.Conn{
-		ID:         e.id,
 		Host:       e.key.name,
 		Port:       e.key.port,
 		Partition:  e.key.partition,

@@ -7,8 +7,9 @@ import (
 	"github.com/h2coalesce/h2coalesce/coalesce"
 )
 
-// Lease is the right to send one request on a connection. The zero Lease is
-// none. Its methods are safe for concurrent use, but Release is called once.
+// Lease is the right to send one request on a connection, as Get returns it.
+// The methods of a zero Lease must not be called. Those of others are safe for
+// concurrent use; Release must be called exactly once, when the request ends.
 type Lease struct {
 	e          *entry
 	place      *placement // nil on an own connection
@@ -34,14 +35,16 @@ func (l *Lease) RemoteAddr() netip.AddrPort { return l.e.facts.RemoteAddr }
 // Shared reports whether the connection was dialed for another host.
 func (l *Lease) Shared() bool { return l.place != nil }
 
-// Fresh reports whether the connection was dialed for this very request.
+// Fresh reports whether the connection was dialed for the request's host while
+// the request waited for it: its 421 is then the answer (M1).
 func (l *Lease) Fresh() bool { return l.kind == coalesce.ReasonDialed }
 
-// Reused reports whether the connection has carried a request before, and for
-// how long it had none.
+// Reused reports whether the connection has carried a request before, and how
+// long it had been idle, as httptrace.GotConnInfo has it. A connection that was
+// open but unused before is not Reused here, but is in Decision.
 func (l *Lease) Reused() (reused bool, idle time.Duration) { return l.reused, l.idleFor }
 
-// Decision describes how the connection was chosen.
+// Decision tells which connection was chosen, and why.
 func (l *Lease) Decision() coalesce.Decision {
 	return coalesce.Decision{
 		Host:       l.name,
@@ -68,7 +71,7 @@ func (l *Lease) Answered() {
 	}
 }
 
-// Release gives the stream back, when the request has ended.
+// Release gives the stream back when the request has ended.
 func (l *Lease) Release() {
 	p, e := l.e.pool, l.e
 	now := time.Now()

@@ -3,23 +3,25 @@ package pool
 import "time"
 
 // Limits bound what a pool keeps. Zero means no limit, except where said;
-// negative means no limit throughout.
+// negative always means no limit.
 type Limits struct {
 	// MaxConns bounds the HTTP/2 connections in all, those being dialed or
-	// closed included. When it is reached, the connection that has been idle
-	// for longest is closed to make room; if none is idle, requests wait.
+	// closed included. A request that needs another one then has the
+	// connection closed that has been idle for longest, or waits if none is
+	// idle.
 	MaxConns int
 
-	// MaxConnsPerHost bounds the connections dialed for one host (in one
-	// partition), those being dialed included.
+	// MaxConnsPerHost bounds the connections dialed for one host and port in
+	// one partition, those being dialed or closed included. When it is
+	// reached, requests wait. It does not come from the base transport.
 	MaxConnsPerHost int
 
 	// MaxIdleConns bounds the connections without a request. Zero means the
 	// base transport's MaxIdleConns, whose zero means no limit.
 	MaxIdleConns int
 
-	// MaxStreamsPerConn bounds the requests under way on one connection,
-	// below the server's own limit.
+	// MaxStreamsPerConn bounds the requests under way on one connection, where
+	// the server's own limit is not lower.
 	MaxStreamsPerConn int
 
 	// MaxHostsPerConn bounds the hosts whose requests one connection carries,
@@ -28,10 +30,10 @@ type Limits struct {
 
 	// IdleTimeout is how long a connection may be without a request before it
 	// is closed. Zero means the base transport's IdleConnTimeout, whose zero
-	// means no limit.
+	// means for ever.
 	IdleTimeout time.Duration
 
-	// MaxAge is how long after its handshake a connection takes new requests.
-	// Then it is closed as soon as those under way have ended.
+	// MaxAge is for how long after its handshake a connection takes new
+	// requests. It is closed when those under way at that age have ended.
 	MaxAge time.Duration
 }

@@ -15,19 +15,22 @@ import (
 // answersKept bounds the look-ups that are remembered.
 const answersKept = 4096
 
-// Config is what a Pool is made of. Policy and Dial are required.
+// Config is what a Pool is made of. Dial is required; the zero values of the
+// other fields are usable.
 type Config struct {
 	Policy coalesce.Policy
 	Limits Limits
 
-	// MisdirectedTTL is how long a 421 is remembered beyond its connection;
-	// zero and negative: not at all.
+	// MisdirectedTTL is how long a 421 is remembered beyond its connection.
+	// Zero and negative mean not at all. (transport.Transport has another
+	// default.)
 	MisdirectedTTL time.Duration
 
 	// Resolve looks hosts up. If it is nil nothing is looked up, no address
 	// speaks for sharing, and Dial is given host and port alone.
 	Resolve ResolveFunc
 
+	// Dial makes connections.
 	Dial DialFunc
 }
 
@@ -119,8 +122,9 @@ func (r *Request) key() hostKey { return hostKey{r.Partition, r.Host, r.Port} }
 // Get returns the right to send one request, with a stream reserved on its
 // connection. It blocks while a connection is looked for, dialed or waited
 // for, until ctx ends, r.Cancel is closed or the pool is. The error is
-// context.Cause(ctx), ErrCanceled, ErrClosed, or what the look-up or dial
-// failed with; a dial that other requests wait for is not ended by ctx.
+// context.Cause(ctx), ErrCanceled, ErrClosed, ErrUnusable, or what the look-up
+// or dial failed with, which may wrap ErrNotHTTP2. The end of ctx does not end
+// a dial, which later requests may use. The caller must release the lease.
 func (p *Pool) Get(ctx context.Context, r Request) (Lease, error) {
 	p.mu.Lock()
 	if p.closed {
@@ -183,8 +187,8 @@ func (p *Pool) queueHostLocked(l *waitList, name string) {
 // goLocked runs f in a goroutine that Close waits for.
 func (p *Pool) goLocked(f func()) { p.wg.Go(f) }
 
-// SetLimits replaces the limits. Connections in excess are closed if they are
-// idle, and take no new requests to the extent that they are too old.
+// SetLimits replaces the limits. Idle connections in excess are closed, and
+// connections past MaxAge take no new requests.
 func (p *Pool) SetLimits(l Limits) {
 	p.mu.Lock()
 	defer p.unlock()

@@ -2,15 +2,10 @@ package pool
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/h2coalesce/h2coalesce/coalesce"
 )
-
-// ErrCanceled is what Get returns when Request.Cancel is closed. Its text is
-// net/http's.
-var ErrCanceled = errors.New("net/http: request canceled")
 
 // The engine may grant fewer streams than we count. It lags behind for a
 // moment, as when SETTINGS raise the limit, which we see first; or the stream
