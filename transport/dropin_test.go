@@ -11,6 +11,8 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/h2coalesce/h2coalesce/internal/lab"
+	"github.com/h2coalesce/h2coalesce/pool"
 	"github.com/h2coalesce/h2coalesce/transport"
 )
 
@@ -356,5 +359,52 @@ func TestD_Timeouts(t *testing.T) {
 				t.Errorf("%d connections open after it", n)
 			}
 		})
+	})
+}
+
+// Base.RegisterProtocol holds for other schemes than http and https.
+func TestD_RegisteredSchemesAreBases(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "greeting"), []byte("hello"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	base := &http.Transport{}
+	base.RegisterProtocol("file", http.NewFileTransport(http.Dir(dir)))
+	tr := &transport.Transport{Base: base}
+	defer tr.Close()
+	client := &http.Client{Transport: tr}
+	res, err := client.Get("file:///greeting")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if b, err := io.ReadAll(res.Body); string(b) != "hello" || err != nil {
+		t.Errorf("got %q, %v", b, err)
+	}
+	if res, err := client.Get("gopher://example.com/"); err == nil {
+		res.Body.Close()
+		t.Error("a scheme that nobody knows is served")
+	}
+}
+
+// SetLimits replaces Limits, and what it leaves at zero is Base's again.
+func TestSetLimits(t *testing.T) {
+	bubble(t, plain(), func(r *rig) {
+		r.tr.Base.IdleConnTimeout = time.Minute
+		r.tr.Limits.IdleTimeout = time.Hour
+		r.ok("a.example.com")
+		sleep(time.Hour - time.Second)
+		if n := len(r.tr.Conns()); n != 1 {
+			t.Errorf("%d connections before IdleTimeout", n)
+		}
+		r.tr.SetLimits(pool.Limits{})
+		sleep(0)
+		if n := len(r.tr.Conns()); n != 0 {
+			t.Errorf("%d connections, idle for longer than Base.IdleConnTimeout", n)
+		}
+		r.tr.SetLimits(pool.Limits{MaxHostsPerConn: 1})
+		if a, b := r.ok("a.example.com"), r.ok("b.example.com"); a == b {
+			t.Error("shared beyond MaxHostsPerConn")
+		}
 	})
 }
