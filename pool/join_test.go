@@ -234,8 +234,8 @@ func TestP4_TwentyConnectionsFor200LongRequests(t *testing.T) {
 	}
 }
 
-// P2: a host whose join has ended may find the connection full; it is then
-// served by others, and never fails.
+// P2, M6: a request that must not go on another host's connection, or not on an
+// unproven one, does not wait for another host's handshake.
 func TestP2_ProvenOnlyAndOwnDoNotJoin(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.shared("a.test", "b.test", "c.test")
