@@ -2,6 +2,7 @@ package pool
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/h2coalesce/h2coalesce/coalesce"
@@ -33,6 +34,8 @@ type host struct {
 func (p *Pool) hostForLocked(key hostKey) *host {
 	h := p.hosts[key]
 	if h == nil {
+		// The name may be a part of a URL, which is not to live on in here.
+		key.name, key.partition = strings.Clone(key.name), strings.Clone(key.partition)
 		h = &host{key: key}
 		p.hosts[key] = h
 	}

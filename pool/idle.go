@@ -50,9 +50,16 @@ func (p *Pool) becomeIdleLocked(e *entry) {
 	p.idle.add(e)
 	p.armIdleLocked(e)
 	p.trimIdleLocked()
-	if p.starved.len() > p.closing {
-		p.evictLocked() // somebody else needs its place more
+	if p.starved.len() > p.closing || p.excessLocked() {
+		p.evictLocked() // somebody else needs its place more, or nobody may have it
 	}
+}
+
+// excessLocked reports whether there are more connections than SetLimits has
+// left room for.
+func (p *Pool) excessLocked() bool {
+	m := p.limits.MaxConns
+	return m > 0 && p.total-p.closing > m
 }
 
 // trimIdleLocked enforces MaxIdleConns.

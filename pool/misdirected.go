@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"strings"
 	"time"
 
 	"github.com/h2coalesce/h2coalesce/coalesce"
@@ -30,7 +31,7 @@ func (l *Lease) Misdirected() (retry bool) {
 	if e.excluded == nil {
 		e.excluded = make(map[string]struct{})
 	}
-	e.excluded[l.name] = struct{}{}
+	e.excluded[strings.Clone(l.name)] = struct{}{}
 	p.unplaceLocked(e, l.name)
 	p.index.unlist(e, l.name)
 	e.origins.Remove(l.name, e.key.port)

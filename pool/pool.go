@@ -198,7 +198,7 @@ func (p *Pool) SetLimits(l Limits) {
 		p.armIdleLocked(e)
 	}
 	p.trimIdleLocked()
-	for l.MaxConns > 0 && p.total-p.closing > l.MaxConns && p.evictLocked() {
+	for p.excessLocked() && p.evictLocked() {
 	}
 	for e := range p.conns {
 		p.freedLocked(e)

@@ -49,6 +49,18 @@ func TestP5_SetLimits(t *testing.T) {
 			wantOpen(t, r, "e.test")
 		})
 	})
+	t.Run("MaxConns lowered while all are busy", func(t *testing.T) {
+		bubble(t, func(t *testing.T, r *rig) {
+			r.apart("a.test", "b.test", "c.test")
+			calls := []*call{r.get("a.test"), r.get("b.test"), r.get("c.test")}
+			r.SetLimits(pool.Limits{MaxConns: 1})
+			wantOpen(t, r, "a.test", "b.test", "c.test")
+			for _, c := range calls {
+				c.end()
+			}
+			wantOpen(t, r, "c.test") // the others went as soon as they were idle
+		})
+	})
 	t.Run("MaxConns raised", func(t *testing.T) {
 		bubble(t, func(t *testing.T, r *rig) {
 			r.apart("a.test", "b.test", "c.test")

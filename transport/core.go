@@ -120,7 +120,11 @@ func (c *core) explain(req *http.Request) (coalesce.Decision, error) {
 		return coalesce.Decision{}, err
 	}
 	if !ok {
-		return coalesce.Decision{Host: req.URL.Hostname(), Reason: coalesce.ReasonDisabled}, nil
+		host, _, ok := hostPort(req.URL)
+		if !ok {
+			host = req.URL.Hostname()
+		}
+		return coalesce.Decision{Host: host, Reason: coalesce.ReasonDisabled}, nil
 	}
 	return c.pool.Explain(req.Context(), dest)
 }

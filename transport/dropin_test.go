@@ -247,6 +247,16 @@ func TestP9_HTTP1Hosts(t *testing.T) {
 		r.wantHandshakes(3)
 		r.tr.Close()
 	})
+	t.Run("a canceled request is no reason to ask again", func(t *testing.T) {
+		r := newRig(t, servers)
+		r.get("a.example.com")
+		if a := r.do(r.request(canceled(t.Context()), http.MethodGet, "a.example.com", nil)); !errors.Is(a.err, context.Canceled) {
+			t.Errorf("got %+v", a)
+		}
+		r.get("a.example.com")
+		r.wantHandshakes(1)
+		r.tr.Close()
+	})
 	t.Run("a host that turns to HTTP/2", func(t *testing.T) {
 		r := newRig(t, servers)
 		r.get("a.example.com")

@@ -61,7 +61,9 @@ func (c *core) viaBase(req *http.Request, opts *options, conn net.Conn) (*http.R
 	res, err := c.base.of(opts.partition).RoundTrip(req.WithContext(ctx))
 	d.withdraw() // net/http may have had another one idle
 	if err != nil {
-		c.http1.forget(req, opts)
+		if req.Context().Err() == nil {
+			c.http1.forget(req, opts) // the server may have changed
+		}
 		return nil, err
 	}
 	if res.ProtoMajor == 2 {

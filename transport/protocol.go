@@ -2,6 +2,7 @@ package transport
 
 import (
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,7 +63,9 @@ func (m *protocolMemory) add(r pool.Request) {
 	if m.lru == nil {
 		m.lru, _ = simplelru.NewLRU[protocolKey, time.Time](protocolsKept, nil)
 	}
-	m.lru.Add(protocolKey{r.Partition, r.Host, r.Port}, time.Now().Add(protocolTTL))
+	// The host may be a part of a URL, which is not to live on in here.
+	key := protocolKey{strings.Clone(r.Partition), strings.Clone(r.Host), r.Port}
+	m.lru.Add(key, time.Now().Add(protocolTTL))
 }
 
 func (m *protocolMemory) has(r pool.Request) bool {

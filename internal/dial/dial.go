@@ -117,11 +117,6 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (*Result, error) {
 	return d.secure(ctx, conn, t)
 }
 
-// Wait returns when every goroutine that Dial started has ended. They can
-// outlive a Dial by as long as a dial function takes to notice that its context
-// ended. It must not be called while a Dial is in progress.
-func (d *Dialer) Wait() { d.wg.Wait() }
-
 // literals returns the addresses to dial for t, in the order to try them.
 func literals(t Target, hostPort string) []string {
 	if len(t.Addrs) == 0 {

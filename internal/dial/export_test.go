@@ -14,3 +14,7 @@ func (d *Dialer) SetDialAddr(f func(ctx context.Context, network, addr string) (
 func IsStock(f func(ctx context.Context, network, addr string) (net.Conn, error)) bool {
 	return isStock(f)
 }
+
+// Wait returns when every goroutine that Dial has started has ended. It must not
+// be called while a Dial is in progress.
+func (d *Dialer) Wait() { d.wg.Wait() }
