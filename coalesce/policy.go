@@ -73,7 +73,9 @@ type Policy struct {
 
 	// ShareClientCert permits sharing connections on which a client
 	// certificate was sent, or may have been sent without this module seeing
-	// it (a connection from DialTLSContext, a resumed session). Without it
+	// it (a connection from DialTLSContext, a resumed session). What such a
+	// dial function verifies on its own account, pins for one, is not asked
+	// again for the host that shares. Without ShareClientCert
 	// the identity shown to one host never vouches for a request to another.
 	ShareClientCert bool
 
@@ -84,8 +86,9 @@ type Policy struct {
 
 	// AddressTTL is how long a DNS answer justifies sharing. When it is over,
 	// the host is looked up again in the background and leaves the connection
-	// if it has moved away. Zero means 5 minutes; negative means until the
-	// host is looked up again for another reason.
+	// if it has moved away. Zero means 5 minutes. Negative means that a host
+	// stays for as long as the connection lives; a look-up that is more than 5
+	// minutes old puts it on no other connection.
 	AddressTTL time.Duration
 }
 

@@ -6,9 +6,19 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/h2coalesce/h2coalesce/coalesce"
+)
+
+const (
+	// slowAfter is how long a dial or a look-up must have taken for a request
+	// that gives up to make those who come later begin another one: what hangs
+	// is not to hold up its host for ever.
+	slowAfter = time.Second
+	// unwantedFor is how long a dial goes on with nobody waiting for it.
+	unwantedFor = 30 * time.Second
 )
 
 // dialRest is how long a host whose connections are merely full is not dialed
@@ -21,87 +31,17 @@ type dial struct {
 	host   *host
 	entry  *entry
 	addrs  []netip.Addr
+	begun  time.Time
 	load   int  // waiters that count on it
 	room   int  // waiters that it can be expected to serve; 0: any number
-	ending bool // CloseIdle has canceled it
+	slow   bool // a waiter has given it up: later ones have another try
+	ending bool // it was canceled
+	done   bool // it has ended
 	cancel context.CancelFunc
 }
 
 // takes reports whether one more waiter may count on the dial.
-func (d *dial) takes() bool { return !d.ending && (d.room == 0 || d.load < d.room) }
-
-// joinLocked lets w wait for a dial under way: one of its own host, or one of
-// another host to the same address, whose connection it may then share (P2).
-func (p *Pool) joinLocked(w *waiter, addrs []netip.Addr, room int) bool {
-	for _, d := range w.host.dials {
-		if d.takes() {
-			p.waitForLocked(w, d)
-			return true
-		}
-	}
-	wait := p.cfg.Policy.JoinWaitOrDefault()
-	if w.ownOnly() || w.ProvenOnly || w.noJoin || w.host.noJoin || wait < 0 || !p.sharesLocked() {
-		return false
-	}
-	d := p.joinableLocked(w, addrs)
-	if d == nil {
-		return false
-	}
-	p.waitForLocked(w, d)
-	w.joinTimer = time.AfterFunc(wait, func() { p.joinExpired(w, d) })
-	return true
-}
-
-// joinableLocked returns a dial of another host that may reach one of addrs; nil
-// if there is none.
-func (p *Pool) joinableLocked(w *waiter, addrs []netip.Addr) *dial {
-	b := bucket{partition: w.Partition, port: w.Port}
-	for _, b.addr = range addrs {
-		for _, d := range p.dialing[b] {
-			if d.host != w.host && d.takes() {
-				return d
-			}
-		}
-	}
-	return nil
-}
-
-// sharesLocked reports whether any host may use another's connection at all.
-func (p *Pool) sharesLocked() bool {
-	return p.cfg.Policy.Match != coalesce.MatchNever && p.limits.MaxHostsPerConn != 1
-}
-
-func (p *Pool) waitForLocked(w *waiter, d *dial) {
-	w.dial = d
-	d.load++
-	p.starved.remove(w)
-	w.host.crowded.remove(w)
-}
-
-// leaveDialLocked ends w's wait for a handshake.
-func (p *Pool) leaveDialLocked(w *waiter) {
-	if w.joinTimer != nil {
-		w.joinTimer.Stop()
-		w.joinTimer = nil
-	}
-	if w.dial != nil {
-		w.dial.load--
-		w.dial = nil
-	}
-}
-
-// joinExpired sends w, who has waited JoinWait for another host's handshake,
-// on its own way.
-func (p *Pool) joinExpired(w *waiter, d *dial) {
-	p.mu.Lock()
-	defer p.unlock()
-	if w.done || w.dial != d {
-		return
-	}
-	p.leaveDialLocked(w)
-	w.noJoin = true
-	p.queueLocked(w)
-}
+func (d *dial) takes() bool { return !d.slow && !d.ending && (d.room == 0 || d.load < d.room) }
 
 // dialLocked has a connection dialed for w's host, if the limits permit; else
 // w waits for room.
@@ -116,12 +56,12 @@ func (p *Pool) dialLocked(w *waiter, addrs []netip.Addr, room int) {
 	if m := p.limits.MaxConns; m > 0 && p.total >= m {
 		p.starved.add(w)
 		h.crowded.remove(w)
-		if p.closing < p.starved.len() {
-			p.evictLocked() // its Close, when it returns, makes the room
+		if p.closing < p.starved.len() && !p.evictLocked() { // its Close, when it returns, makes the room
+			p.endUnwantedLocked()
 		}
 		return
 	}
-	d := &dial{host: h, addrs: addrs, room: room}
+	d := &dial{host: h, addrs: addrs, begun: time.Now(), room: room}
 	d.entry = &entry{pool: p, key: h.key}
 	d.entry.origins.Init(h.key.name, h.key.port)
 	h.dials = append(h.dials, d)
@@ -136,14 +76,65 @@ func (p *Pool) dialLocked(w *waiter, addrs []netip.Addr, room int) {
 	// The dial is not w's alone: others may come to wait for it, and it is of
 	// use to requests yet to come, as in net/http. So only Close and
 	// CloseIdle end it.
-	ctx, cancel := context.WithCancel(context.WithoutCancel(w.ctx))
+	lent := &lentValues{Context: context.Background()}
+	lent.from.Store(&w.ctx)
+	ctx, cancel := context.WithCancel(lent)
 	d.cancel = cancel
 	d.entry.cancel = cancel
 	p.goLocked(func() {
 		defer context.AfterFunc(p.ctx, cancel)()
+		defer lent.from.Store(nil)
 		c, err := p.cfg.Dial(ctx, Target{Host: h.key.name, Port: h.key.port, Addrs: addrs}, observer{d.entry})
 		p.dialed(d, c, err)
 	})
+}
+
+// lentValues is a context with the values of another one, for a while: what a
+// request carries is not to live as long as the connection that it dialed.
+type lentValues struct {
+	context.Context
+	from atomic.Pointer[context.Context]
+}
+
+func (c *lentValues) Value(key any) any {
+	if from := c.from.Load(); from != nil {
+		return (*from).Value(key)
+	}
+	return nil
+}
+
+// unwantedLocked notes that nobody waits for d any more. It goes on, as in
+// net/http, since later requests may have use for its connection; but not for
+// ever, and not in the way of others.
+func (p *Pool) unwantedLocked(d *dial) {
+	if d.slow || p.starved.len() > p.closing {
+		d.end()
+		return
+	}
+	p.unwanted[d] = struct{}{}
+	time.AfterFunc(unwantedFor, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if _, ok := p.unwanted[d]; ok {
+			delete(p.unwanted, d)
+			d.end()
+		}
+	})
+}
+
+// endUnwantedLocked ends a dial that nobody waits for, to make room.
+func (p *Pool) endUnwantedLocked() {
+	for d := range p.unwanted {
+		delete(p.unwanted, d)
+		d.end()
+		return
+	}
+}
+
+// end cancels the dial. Its place is free when it has returned.
+func (d *dial) end() {
+	d.ending = true
+	d.cancel()
 }
 
 // drainAvoidedLocked makes the connection that w must not use, if it is one of
@@ -177,6 +168,8 @@ func (p *Pool) dialed(d *dial, c *Dialed, err error) {
 	}
 	p.mu.Lock()
 	defer p.unlock()
+	d.done = true
+	delete(p.unwanted, d)
 	d.host.dials = slices.DeleteFunc(d.host.dials, func(o *dial) bool { return o == d })
 	for b := range d.buckets() {
 		drop(p.dialing, b, p.dialing[b], d)
@@ -211,23 +204,6 @@ func (p *Pool) dialed(d *dial, c *Dialed, err error) {
 	}
 	p.routeQueueLocked() // or e would be idle before those who waited have it
 	p.freedLocked(e)
-}
-
-// joinedLocked sees to it that w, who has waited for e, another host's
-// connection, does not wait for a further handshake if e is not for w's host
-// (P2). If e is merely full the next one may do.
-func (p *Pool) joinedLocked(w *waiter, e *entry) {
-	if e.cert == nil || !e.cert.coverage.Covers(w.Host) {
-		w.host.noJoin = true
-		return
-	}
-	addrs, _ := p.addressesLocked(w.host.key, p.evidenceAge())
-	ask := w.ask(addrs)
-	switch p.judgeLocked(e, &ask, time.Now()) {
-	case coalesce.ReasonShared, coalesce.ReasonFull:
-	default:
-		w.noJoin = true
-	}
 }
 
 // dialFailedLocked tells those who waited for the dial. Requests for its host

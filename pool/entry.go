@@ -117,10 +117,15 @@ func (e *entry) free() bool {
 	return e.state == stateReady && !e.refused && e.streams < e.limit()
 }
 
-// hostsFull reports whether MaxHostsPerConn keeps further hosts off.
+// excludedKept bounds the hosts that are remembered to have been answered 421 on
+// one connection.
+const excludedKept = 1024
+
+// hostsFull reports whether MaxHostsPerConn keeps further hosts off, or that so
+// many were answered 421 that no more can be remembered.
 func (e *entry) hostsFull() bool {
 	m := e.pool.limits.MaxHostsPerConn
-	return m > 0 && len(e.hosts)+1 >= m
+	return m > 0 && len(e.hosts)+1 >= m || len(e.excluded) >= excludedKept
 }
 
 // stopTimers stops what could still fire for a closed connection.

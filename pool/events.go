@@ -22,7 +22,9 @@ func (o observer) Settings(maxStreams uint32) {
 	p := o.e.pool
 	p.mu.Lock()
 	defer p.unlock()
-	p.settledLocked(o.e, maxStreams)
+	if !o.e.settled || o.e.maxStreams != maxStreams { // floods are not to cost much
+		p.settledLocked(o.e, maxStreams)
+	}
 }
 
 func (o observer) GoAway(uint32, uint32) { o.e.pool.changed(o.e, stateDraining) }
@@ -41,10 +43,11 @@ func (o observer) Origin(entries []string, _ int) {
 	p, e := o.e.pool, o.e
 	p.mu.Lock()
 	defer p.unlock()
+	seen := e.origins.Seen()
 	added := e.origins.Add(entries)
 	e.listed = append(e.listed, added...)
-	if e.state != stateReady {
-		return // index.add enters what is listed
+	if e.state != stateReady || seen && len(added) == 0 {
+		return // index.add enters what is listed; and floods are not to cost much
 	}
 	p.index.list(e, added)
 	for name := range e.hosts {

@@ -127,7 +127,7 @@ func (p *Pool) checkHostsLocked() error {
 		if h.key != key {
 			return fmt.Errorf("host %v is kept under %v", h.key, key)
 		}
-		if len(h.own) == 0 && h.placed == nil && h.count == 0 && h.waiting == 0 && !h.lookingUp {
+		if len(h.own) == 0 && h.placed == nil && h.count == 0 && h.waiting == 0 && h.lookups == 0 {
 			return fmt.Errorf("host %v is kept for nothing", key)
 		}
 		for _, e := range h.own {
@@ -221,8 +221,7 @@ func (p *Pool) missedLocked(w *waiter) *entry {
 
 // strandedLocked tells if w waits though a dial is allowed.
 func (p *Pool) strandedLocked(w *waiter) error {
-	_, looking := w.host.looking.find(w)
-	if w.consulting || w.dial != nil || looking && w.host.lookingUp {
+	if w.consulting || w.dial != nil || w.lookup != nil {
 		return nil
 	}
 	for _, e := range w.registered {

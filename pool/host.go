@@ -16,9 +16,9 @@ type host struct {
 	placed *entry   // the other host's connection that it was last put on
 	dials  []*dial  // connections being dialed for it
 
-	looking   waitList // waiters that a look-up under way will answer
-	lookingUp bool
-	crowded   waitList // waiters that only MaxConnsPerHost keeps from dialing
+	looking *lookup  // the look-up under way that waiters may wait for; nil if there is none
+	lookups int      // look-ups under way
+	crowded waitList // waiters that only MaxConnsPerHost keeps from dialing
 
 	count   int // own connections and dials, closing ones included: MaxConnsPerHost
 	waiting int // waiters
@@ -44,7 +44,7 @@ func (p *Pool) hostForLocked(key hostKey) *host {
 
 // forgetLocked drops h when nothing depends on it any more.
 func (p *Pool) forgetLocked(h *host) {
-	if len(h.own) == 0 && h.placed == nil && len(h.dials) == 0 && h.count == 0 && h.waiting == 0 && !h.lookingUp {
+	if len(h.own) == 0 && h.placed == nil && len(h.dials) == 0 && h.count == 0 && h.waiting == 0 && h.lookups == 0 {
 		delete(p.hosts, h.key)
 	}
 }

@@ -14,6 +14,7 @@ type Lease struct {
 	e          *entry
 	place      *placement // nil on an own connection
 	name       string     // the host's
+	fronts     bool       // Request.Fronts
 	kind       coalesce.Reason
 	reused     bool
 	idleFor    time.Duration
@@ -91,8 +92,8 @@ func (l *Lease) Ended() bool {
 }
 
 // takeLocked leases a stream of e, which must be free.
-func (p *Pool) takeLocked(e *entry, place *placement, name string, kind coalesce.Reason) Lease {
-	l := Lease{e: e, place: place, name: name, kind: kind, reused: e.requests > 0}
+func (p *Pool) takeLocked(e *entry, place *placement, r *Request, kind coalesce.Reason) Lease {
+	l := Lease{e: e, place: place, name: r.Host, fronts: r.Fronts, kind: kind, reused: e.requests > 0}
 	e.lastUsed = time.Now()
 	if e.inIdle {
 		l.idleFor = e.lastUsed.Sub(e.idleSince)

@@ -2,40 +2,88 @@ package pool
 
 import (
 	"context"
+	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
 )
 
+// lookup is a look-up of a host under way.
+type lookup struct {
+	begun   time.Time
+	waiters waitList
+	cancel  context.CancelFunc
+}
+
 // lookUpLocked has w's host looked up, once for all who wait for it.
 func (p *Pool) lookUpLocked(w *waiter) {
-	h := w.host
-	h.looking.add(w)
-	if h.lookingUp {
+	if w.lookup != nil {
 		return
 	}
-	h.lookingUp = true
-	p.resolveLocked(context.WithoutCancel(w.ctx), h.key, func(addrs []netip.Addr, err error) {
-		h.lookingUp = false
-		defer p.forgetLocked(h)
-		for _, w := range h.looking.snapshot() {
-			h.looking.remove(w)
-			w.looked = true
-			switch {
-			case err == nil:
-				p.queueLocked(w)
-			case len(w.registered) > 0:
-				p.restLocked(h) // a connection that is merely full will do
-			default:
-				p.failLocked(w, err)
-			}
+	h := w.host
+	l := h.looking
+	if l == nil {
+		l = &lookup{begun: time.Now()}
+		h.looking = l
+		h.lookups++
+		l.cancel = p.resolveLocked(context.WithoutCancel(w.ctx), h.key, func(_ []netip.Addr, err error) {
+			p.lookedUpLocked(h, l, err)
+		})
+	}
+	w.lookup = l
+	l.waiters.add(w)
+}
+
+// lookedUpLocked tells those who wait for l that it has ended.
+func (p *Pool) lookedUpLocked(h *host, l *lookup, err error) {
+	h.lookups--
+	if h.looking == l {
+		h.looking = nil
+	}
+	defer p.forgetLocked(h)
+	for _, w := range l.waiters.snapshot() {
+		l.waiters.remove(w)
+		w.lookup = nil
+		w.looked = true
+		switch {
+		case err == nil:
+			p.queueLocked(w)
+		case len(w.registered) > 0:
+			p.restLocked(h) // a connection that is merely full will do
+		default:
+			p.failLocked(w, err)
 		}
-	})
+	}
+}
+
+// leaveLookupLocked ends w's wait for a look-up.
+func (p *Pool) leaveLookupLocked(w *waiter) {
+	l := w.lookup
+	if l == nil {
+		return
+	}
+	w.lookup = nil
+	l.waiters.remove(w)
+	if l.waiters.len() == 0 && w.host.looking != l {
+		l.cancel() // it was given up as slow
+	}
+}
+
+// givenUpLocked notes that w's caller has no more time. A dial or look-up that
+// took the time is not waited for by those who come later.
+func (p *Pool) givenUpLocked(w *waiter) {
+	if d := w.dial; d != nil && time.Since(d.begun) >= slowAfter {
+		d.slow = true
+	}
+	if l := w.lookup; l != nil && time.Since(l.begun) >= slowAfter && w.host.looking == l {
+		w.host.looking = nil
+	}
 }
 
 // recheckLocked looks h up in the background and takes it off e if its address
-// has moved away (C9). Requests go on meanwhile. When the look-up fails h
-// stays: that is no evidence of a move.
+// has moved away (C9) or it has none any more. Requests go on meanwhile. When
+// the look-up fails otherwise h stays: that is no evidence of a move.
 func (p *Pool) recheckLocked(h *host, e *entry, pl *placement) {
 	if p.cfg.Resolve == nil {
 		return
@@ -44,16 +92,23 @@ func (p *Pool) recheckLocked(h *host, e *entry, pl *placement) {
 	p.resolveLocked(p.ctx, h.key, func(addrs []netip.Addr, err error) {
 		pl.checking = false
 		pl.checked = time.Now()
-		if err == nil && e.hosts[h.key.name] == pl && !slices.Contains(addrs, e.facts.RemoteAddr.Addr()) {
+		gone := notFound(err) || err == nil && !slices.Contains(addrs, e.facts.RemoteAddr.Addr())
+		if gone && e.hosts[h.key.name] == pl {
 			p.unplaceLocked(e, h.key.name)
 		}
 	})
 }
 
+// notFound reports whether a look-up has found that there is no such host.
+func notFound(err error) bool {
+	e, ok := errors.AsType[*net.DNSError](err)
+	return ok && e.IsNotFound
+}
+
 // answeredLocked has those routed again who wait for key's host since before
 // its last look-up: an open connection may be at an address that is new.
 func (p *Pool) answeredLocked(key hostKey) {
-	if h := p.hosts[key]; h == nil || h.waiting == h.looking.len() {
+	if h := p.hosts[key]; h == nil || h.waiting == 0 {
 		return
 	}
 	for _, w := range p.waiting.ws {
@@ -64,8 +119,8 @@ func (p *Pool) answeredLocked(key hostKey) {
 }
 
 // resolveLocked looks key's host up in a goroutine, keeps the answer, and calls
-// done with mu held.
-func (p *Pool) resolveLocked(ctx context.Context, key hostKey, done func([]netip.Addr, error)) {
+// done with mu held. It returns what ends the look-up.
+func (p *Pool) resolveLocked(ctx context.Context, key hostKey, done func([]netip.Addr, error)) context.CancelFunc {
 	ctx, cancel := context.WithCancel(ctx)
 	p.goLocked(func() {
 		defer context.AfterFunc(p.ctx, cancel)()
@@ -79,4 +134,5 @@ func (p *Pool) resolveLocked(ctx context.Context, key hostKey, done func([]netip
 		}
 		done(addrs, err)
 	})
+	return cancel
 }

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -19,19 +20,19 @@ func (l *Lease) Misdirected() (retry bool) {
 	p.mu.Lock()
 	defer p.unlock()
 	p.stats.Misdirected++
-	if !l.Shared() {
-		if l.Fresh() {
-			p.rememberOwnLocked(e.key, now)
-			return false
-		}
+	switch {
+	case l.Shared():
+	case l.Fresh():
+		l.rememberOwnLocked(now)
+		return false
+	case l.fronts:
+		return true
+	default:
 		h := p.hosts[e.key]
 		return (h == nil || !h.turnsAway) && !p.memory.Has(ownMemoryKey(e.key), now)
 	}
 	p.rememberLocked(e.memoryKey(l.name), now)
-	if e.excluded == nil {
-		e.excluded = make(map[string]struct{})
-	}
-	e.excluded[strings.Clone(l.name)] = struct{}{}
+	e.exclude(l.name)
 	p.unplaceLocked(e, l.name)
 	p.index.unlist(e, l.name)
 	e.origins.Remove(l.name, e.key.port)
@@ -57,6 +58,23 @@ func (p *Pool) unplaceAlikeLocked(e *entry, name string) {
 	}
 }
 
+// Disown records that another connection of the host's own has answered what
+// was misdirected on the lease's, which is one too: that one serves the host no
+// more, though it stays open for the other hosts on it.
+func (l *Lease) Disown() {
+	p, e := l.e.pool, l.e
+	p.mu.Lock()
+	defer p.unlock()
+	if l.fronts || e.state != stateReady {
+		return
+	}
+	e.exclude(e.key.name)
+	h := p.hostForLocked(e.key)
+	h.own = slices.DeleteFunc(h.own, func(o *entry) bool { return o == e })
+	p.forgetLocked(h)
+	p.queueLocked(e.waiters.ws...)
+}
+
 // MisdirectedAgain records that the retry of a misdirected request, on the
 // lease's connection, was answered 421 as well.
 func (l *Lease) MisdirectedAgain() {
@@ -64,7 +82,7 @@ func (l *Lease) MisdirectedAgain() {
 	p.mu.Lock()
 	defer p.unlock()
 	p.stats.Misdirected++
-	p.rememberOwnLocked(l.e.key, time.Now())
+	l.rememberOwnLocked(time.Now())
 }
 
 // Retried counts a misdirected request that is sent again.
@@ -81,12 +99,25 @@ func (p *Pool) rememberLocked(k coalesce.MemoryKey, now time.Time) {
 }
 
 // rememberOwnLocked notes that the host's own server sends it away. Without a
-// MisdirectedTTL that holds for as long as it has connections.
-func (p *Pool) rememberOwnLocked(key hostKey, now time.Time) {
+// MisdirectedTTL that holds for as long as it has connections. Of a request
+// that named another host to the server (C12) nothing is noted.
+func (l *Lease) rememberOwnLocked(now time.Time) {
+	if l.fronts {
+		return
+	}
+	p, key := l.e.pool, l.e.key
 	p.rememberLocked(ownMemoryKey(key), now)
 	if h := p.hosts[key]; h != nil && p.cfg.MisdirectedTTL <= 0 {
 		h.turnsAway = true
 	}
+}
+
+// exclude keeps the host called name off e.
+func (e *entry) exclude(name string) {
+	if e.excluded == nil {
+		e.excluded = make(map[string]struct{})
+	}
+	e.excluded[strings.Clone(name)] = struct{}{} // it may be a part of a URL
 }
 
 // excludes reports whether the host called name was answered 421 on e.

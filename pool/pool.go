@@ -55,12 +55,13 @@ type Pool struct {
 	limits Limits
 	closed bool
 
-	hosts   map[hostKey]*host
-	conns   map[*entry]struct{} // ready and draining
-	index   index
-	dialing map[bucket][]*dial // dials under way, by the addresses that they may reach
-	idle    idleList
-	answers *simplelru.LRU[hostKey, answer]
+	hosts    map[hostKey]*host
+	conns    map[*entry]struct{} // ready and draining
+	index    index
+	dialing  map[bucket][]*dial // dials under way, by the addresses that they may reach
+	unwanted map[*dial]struct{} // dials under way that nobody waits for
+	idle     idleList
+	answers  *simplelru.LRU[hostKey, answer]
 
 	waiting waitList  // every waiter
 	starved waitList  // those that only MaxConns keeps from dialing
@@ -81,16 +82,17 @@ func New(cfg Config) *Pool {
 		panic(err) // the size is a positive constant
 	}
 	return &Pool{
-		cfg:     cfg,
-		memory:  coalesce.NewMemory(0),
-		ctx:     ctx,
-		cancel:  cancel,
-		limits:  cfg.Limits,
-		hosts:   make(map[hostKey]*host),
-		conns:   make(map[*entry]struct{}),
-		index:   newIndex(cfg.Policy.Match),
-		dialing: make(map[bucket][]*dial),
-		answers: answers,
+		cfg:      cfg,
+		memory:   coalesce.NewMemory(0),
+		ctx:      ctx,
+		cancel:   cancel,
+		limits:   cfg.Limits,
+		hosts:    make(map[hostKey]*host),
+		conns:    make(map[*entry]struct{}),
+		index:    newIndex(cfg.Policy.Match),
+		dialing:  make(map[bucket][]*dial),
+		unwanted: make(map[*dial]struct{}),
+		answers:  answers,
 	}
 }
 
@@ -102,6 +104,10 @@ type Request struct {
 
 	// Own admits only connections that were dialed for Host.
 	Own bool
+	// Fronts says that the request names another host to the server than to
+	// the network. It implies Own (C12), and what a server answers to it says
+	// nothing of Host.
+	Fronts bool
 	// ProvenOnly admits another host's connection only if Host has been
 	// answered on it before, for a request whose body a 421 would lose (M6).
 	ProvenOnly bool
@@ -115,7 +121,7 @@ type Request struct {
 }
 
 // ownOnly reports whether no other host's connection will do.
-func (r *Request) ownOnly() bool { return r.Own || r.Avoid != 0 }
+func (r *Request) ownOnly() bool { return r.Own || r.Fronts || r.Avoid != 0 }
 
 func (r *Request) key() hostKey { return hostKey{r.Partition, r.Host, r.Port} }
 
@@ -217,8 +223,7 @@ func (p *Pool) CloseIdle() {
 	for _, h := range p.hosts {
 		for _, d := range h.dials {
 			if d.load == 0 {
-				d.ending = true
-				d.cancel()
+				d.end()
 			}
 		}
 	}

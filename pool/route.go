@@ -19,7 +19,7 @@ const freshAnswer = 10 * time.Second
 func (p *Pool) openLocked(h *host, r *Request) (Lease, bool) {
 	for _, e := range h.own {
 		if e.free() && e.id != r.Avoid {
-			return p.takeLocked(e, nil, r.Host, coalesce.ReasonOwn), true
+			return p.takeLocked(e, nil, r, coalesce.ReasonOwn), true
 		}
 	}
 	e := h.placed
@@ -30,7 +30,7 @@ func (p *Pool) openLocked(h *host, r *Request) (Lease, bool) {
 	if !ok || r.ProvenOnly && !pl.proven.Load() {
 		return Lease{}, false
 	}
-	return p.takeLocked(e, pl, r.Host, coalesce.ReasonShared), true
+	return p.takeLocked(e, pl, r, coalesce.ReasonShared), true
 }
 
 // standingLocked returns h's placement on e if it still holds. A host stays
@@ -188,18 +188,26 @@ func (p *Pool) judgeLocked(e *entry, ask *coalesce.Request, now time.Time) coale
 	e.facts.HostsFull = !placed && e.hostsFull()
 	ask.Misdirected = e.excludes(ask.Host)
 	r := p.cfg.Policy.Judge(&e.facts, ask, now)
+	if r == coalesce.ReasonOwn && ask.Misdirected {
+		return coalesce.ReasonMisdirected // see Lease.Disown
+	}
 	if r == coalesce.ReasonShared && p.rememberedLocked(e, ask.Host, now) {
 		return coalesce.ReasonMisdirected // C10 is the last of Judge's rules
 	}
 	return r
 }
 
-// evidenceAge is how old a look-up may be to justify sharing.
+// staleAnswer is how old a look-up may be to justify a new sharing where
+// AddressTTL sets no limit: what it justified before stays, but the host may
+// have moved since.
+const staleAnswer = 5 * time.Minute
+
+// evidenceAge is how old a look-up may be to justify a new sharing.
 func (p *Pool) evidenceAge() time.Duration {
 	if ttl := p.cfg.Policy.AddressTTLOrDefault(); ttl >= 0 {
 		return ttl
 	}
-	return 1<<63 - 1
+	return staleAnswer
 }
 
 // routeLocked serves w, or sees to it that something will: a connection that
@@ -239,6 +247,7 @@ func (p *Pool) mustDialLocked(w *waiter) (addrs []netip.Addr, room int, must boo
 		p.lookUpLocked(w)
 		return nil, 0, false
 	}
+	p.leaveLookupLocked(w) // another request's has answered
 	return addrs, c.streams, !p.joinLocked(w, addrs, c.streams) && !rests
 }
 
@@ -262,7 +271,7 @@ func (p *Pool) serveLocked(w *waiter, e *entry, own bool) {
 	if !own {
 		pl = p.placeLocked(w.host, e)
 	}
-	l := p.takeLocked(e, pl, w.Host, kind)
+	l := p.takeLocked(e, pl, &w.Request, kind)
 	l.considered = considered
 	p.deliverLocked(w, l)
 }
@@ -271,6 +280,9 @@ func (p *Pool) serveLocked(w *waiter, e *entry, own bool) {
 // qualifies. A false result takes w off the line.
 func (p *Pool) handLocked(e *entry, w *waiter) bool {
 	if e.key == w.host.key {
+		if e.excludes(w.Host) {
+			return false
+		}
 		p.serveLocked(w, e, true)
 		return true
 	}

@@ -70,6 +70,7 @@ func (p *Pool) withdraw(w *waiter) error {
 	p.mu.Lock()
 	defer p.unlock()
 	if !w.done {
+		p.givenUpLocked(w)
 		p.finishLocked(w)
 		return nil
 	}
@@ -175,7 +176,7 @@ func (p *Pool) finishLocked(w *waiter) {
 	p.waiting.remove(w)
 	p.starved.remove(w)
 	w.host.crowded.remove(w)
-	w.host.looking.remove(w)
+	p.leaveLookupLocked(w)
 	w.host.waiting--
 	p.forgetLocked(w.host)
 }

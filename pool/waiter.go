@@ -20,6 +20,7 @@ type waiter struct {
 	ch   chan message // capacity 1
 	done bool         // a lease or an error was sent, or nobody receives any more
 
+	lookup    *lookup     // the look-up it waits for
 	dial      *dial       // the handshake it waits for
 	joinTimer *time.Timer // bounds the wait for another host's handshake
 	noJoin    bool        // it has waited for another host's handshake already
@@ -45,7 +46,7 @@ type message struct {
 
 // ask returns the question that the rules are asked on the waiter's behalf.
 func (w *waiter) ask(addrs []netip.Addr) coalesce.Request {
-	return coalesce.Request{Host: w.Host, Port: w.Port, Partition: w.Partition, Addrs: addrs, Own: w.Own}
+	return coalesce.Request{Host: w.Host, Port: w.Port, Partition: w.Partition, Addrs: addrs, Own: w.Own || w.Fronts}
 }
 
 // answer keeps what the caller's code said about e.
