@@ -93,7 +93,7 @@ func TestUnusableAfterProtocolErrorReset(t *testing.T) {
 		s.wantRequest(3)
 		s.sent(s.fr.WriteRSTStream(1, http2.ErrCodeProtocol))
 		s.wantEvents("settings 1000", "unusable")
-		c.wantRetry(h2.RetryNever)
+		c.wantRetry(h2.RetryIdempotent)
 		if s.conn.Reserve() {
 			t.Error("the engine still takes requests: Unusable says otherwise")
 		}

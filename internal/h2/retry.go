@@ -19,12 +19,21 @@ const (
 	// connection fares better; the caller bounds the attempts. The body may
 	// have been read in part.
 	RetryUnsent
+
+	// RetryIdempotent: the server may have processed the request, but a
+	// well-behaved one would rather have it again on another connection. It
+	// reset the stream with PROTOCOL_ERROR, which some do to streams beyond
+	// their limit (golang/go#47635). net/http sends any request again then.
+	RetryIdempotent
 )
 
 // String returns a word for r.
 func (r Retry) String() string {
-	if r == RetryUnsent {
+	switch r {
+	case RetryUnsent:
 		return "unsent"
+	case RetryIdempotent:
+		return "idempotent"
 	}
 	return "never"
 }
@@ -42,8 +51,11 @@ func RetryOf(err error) Retry {
 	// is another type that answers to As.
 	var se http2.StreamError
 	if errors.As(err, &se) {
-		if se.Code == http2.ErrCodeRefusedStream {
+		switch {
+		case se.Code == http2.ErrCodeRefusedStream:
 			return RetryUnsent
+		case se.Code == http2.ErrCodeProtocol && se.Cause != nil && se.Cause.Error() == textFromPeer:
+			return RetryIdempotent
 		}
 		return RetryNever
 	}
@@ -63,6 +75,8 @@ const (
 	textUnusable = "http2: client conn not usable"
 	// The same, on a connection that never carried a request.
 	textNotEstablished = "http2: client conn could not be established"
+	// The cause of a stream error that the server has sent.
+	textFromPeer = "received from peer"
 	// The stream is above the GOAWAY's last stream id (RFC 9113 §6.8).
 	textGoAway = "http2: Transport received Server's graceful shutdown GOAWAY"
 )
