@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -42,11 +43,41 @@ func (b *bases) of(partition string) *http.Transport {
 	}
 	t := b.config.Clone()
 	t.DialTLSContext = b.dialTLS
+	if t.Proxy != nil {
+		t.Proxy = askOnce(t.Proxy)
+	}
+	// What http2.ConfigureTransport has put into Base leads to a connection
+	// pool of its own, which Base and all its clones would share: across
+	// partitions, and across proxies.
+	if t.TLSNextProto["h2"] != nil {
+		delete(t.TLSNextProto, "h2")
+		delete(t.TLSNextProto, "unencrypted_http2")
+		if len(t.TLSNextProto) == 0 {
+			t.TLSNextProto = nil
+		}
+		if t.Protocols == nil {
+			t.Protocols = new(http.Protocols)
+			t.Protocols.SetHTTP1(true)
+			t.Protocols.SetHTTP2(true)
+		}
+	}
 	if t.Protocols == nil && t.TLSNextProto == nil {
 		t.ForceAttemptHTTP2 = true
 	}
 	b.lru.Add(partition, t)
 	return t
+}
+
+// askOnce returns a Proxy that repeats what proxy has answered for a request
+// before, if it was asked. Otherwise a proxy function whose answers vary could
+// send a request to the origin that was meant for the proxy.
+func askOnce(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+	return func(req *http.Request) (*url.URL, error) {
+		if d, ok := req.Context().Value(directiveKey{}).(*directive); ok && d.proxyAsked {
+			return d.proxy, nil
+		}
+		return proxy(req)
+	}
 }
 
 func (b *bases) closeIdle() {

@@ -1,19 +1,17 @@
 package transport
 
 import (
-	"errors"
 	"io"
 	"net/http"
 	"sync"
 )
-
-var errBodyClosed = errors.New("h2coalesce: read of a request body after it was closed")
 
 // outgoing is a request across the attempts to send it.
 type outgoing struct {
 	req      *http.Request
 	source   *source // the body, if the request has one but no GetBody
 	attempts int
+	last     *watch // the last attempt's body; nil if it had none
 }
 
 func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
@@ -40,24 +38,40 @@ func (o *outgoing) replayable() bool { return o.source == nil || o.source.keep }
 // when its body has not been touched yet.
 func (o *outgoing) repeatable() bool { return o.replayable() || !o.source.wasRead() }
 
-// next returns the request for another attempt: the caller's own if it can be
-// sent as it is, else a copy with a body of its own.
+// claim is repeatable for those who act on the answer: the last attempt reads
+// nothing any more that the next one would miss.
+func (o *outgoing) claim() bool { return o.source == nil || o.source.claim() }
+
+// failure returns the error that the last attempt's body was read with.
+func (o *outgoing) failure() error {
+	if o.last == nil {
+		return nil
+	}
+	return o.last.failure()
+}
+
+// next returns the request for another attempt: the caller's own if it has no
+// body, else a copy with a body of its own.
 func (o *outgoing) next() (*http.Request, error) {
 	o.attempts++
-	switch {
-	case o.source != nil:
-		req := *o.req
-		req.Body = o.source.view()
-		return &req, nil
-	case o.attempts == 1 || !hasBody(o.req):
+	if !hasBody(o.req) {
 		return o.req, nil
 	}
-	body, err := o.req.GetBody()
-	if err != nil {
-		return nil, err
-	}
 	req := *o.req
-	req.Body = body
+	if o.source != nil {
+		v := o.source.view()
+		req.Body, o.last = v, &v.watch
+		return &req, nil
+	}
+	body := o.req.Body
+	if o.attempts > 1 {
+		var err error
+		if body, err = o.req.GetBody(); err != nil {
+			return nil, err
+		}
+	}
+	w := &watched{ReadCloser: body}
+	req.Body, o.last = w, &w.watch
 	return &req, nil
 }
 
@@ -73,116 +87,66 @@ func (o *outgoing) settle() {
 	}
 }
 
-// source is a body that cannot be had twice. Each attempt reads it through a
-// view of its own, the next one after the last has been closed. It is never
-// read by two at once, and closed exactly once.
-type source struct {
-	keep bool
-
-	// reading is full while body.Read runs, which may wait for the caller, and
-	// while the fields that follow are used.
-	reading chan struct{}
-	body    io.ReadCloser
-	kept    []byte // what has been read, if keep
-	err     error  // sticky
-
-	mu      sync.Mutex // guards the fields that follow; held briefly
-	current *view
-	read    bool // body.Read was called
-	settled bool
-	closed  bool
+// watch notices what becomes of the body of one attempt.
+type watch struct {
+	mu     sync.Mutex // guards the fields that follow; held briefly
+	err    error      // what Read failed with, other than io.EOF
+	closed bool
+	then   func() // called when it is closed
 }
 
-// view is the body of one attempt.
-type view struct {
-	source *source
-	offset int // into source.kept
+func (w *watch) sawRead(err error) {
+	if err == nil || err == io.EOF {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.err = err
 }
 
-func (s *source) wasRead() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.read
-}
-
-// view returns a body for the next attempt. The views before it read nothing
-// any more.
-func (s *source) view() *view {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.current = &view{source: s}
-	return s.current
-}
-
-// settle lets the source be closed with its current view.
-func (s *source) settle() {
-	s.mu.Lock()
-	s.settled = true
-	s.mu.Unlock()
-	s.closeIfDone()
-}
-
-func (s *source) closeIfDone() {
-	s.mu.Lock()
-	done := s.settled && s.current == nil && !s.closed
-	s.closed = s.closed || done
-	s.mu.Unlock()
-	if done {
-		s.body.Close()
+func (w *watch) sawClose() {
+	w.mu.Lock()
+	then := w.then
+	w.closed, w.then = true, nil
+	w.mu.Unlock()
+	if then != nil {
+		then()
 	}
 }
 
-// begin reports whether v is still the current view, and if so notes that the
-// body is about to be read.
-func (s *source) begin(v *view, read bool) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.current != v {
-		return false
-	}
-	s.read = s.read || read
-	return true
+func (w *watch) failure() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
 }
 
-// Read reads what earlier attempts have read, then the caller's body. An
-// attempt that was given up while it read leaves what it got to the next one,
-// if the body is kept.
-func (v *view) Read(p []byte) (int, error) {
-	s := v.source
-	s.reading <- struct{}{}
-	defer func() { <-s.reading }()
-	switch {
-	case !s.begin(v, false):
-		return 0, errBodyClosed
-	case v.offset < len(s.kept):
-		n := copy(p, s.kept[v.offset:])
-		v.offset += n
-		return n, nil
-	case s.err != nil:
-		return 0, s.err
-	case !s.begin(v, true):
-		return 0, errBodyClosed
+// whenClosed has f called when the body is closed, which the engine does when
+// it is done with it; now, if it is.
+func (w *watch) whenClosed(f func()) {
+	w.mu.Lock()
+	closed := w.closed
+	if !closed {
+		w.then = f
 	}
-	n, err := s.body.Read(p)
-	s.err = err
-	if s.keep {
-		s.kept = append(s.kept, p[:n]...)
-		v.offset += n
+	w.mu.Unlock()
+	if closed {
+		f()
 	}
-	if !s.begin(v, true) {
-		return 0, errBodyClosed
-	}
+}
+
+// watched is a body that can be had again.
+type watched struct {
+	io.ReadCloser
+	watch
+}
+
+func (b *watched) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.sawRead(err)
 	return n, err
 }
 
-// Close ends the attempt's use of the body.
-func (v *view) Close() error {
-	s := v.source
-	s.mu.Lock()
-	if s.current == v {
-		s.current = nil
-	}
-	s.mu.Unlock()
-	s.closeIfDone()
-	return nil
+func (b *watched) Close() error {
+	defer b.sawClose()
+	return b.ReadCloser.Close()
 }

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"net/url"
 
 	"github.com/h2coalesce/h2coalesce/coalesce"
 )
@@ -14,6 +15,10 @@ type options struct {
 	trace     *Trace
 	partition string
 	own       bool
+
+	// Not asked by a context, but found out on the way: see destination.
+	proxy      *url.URL
+	proxyAsked bool
 }
 
 func optionsOf(ctx context.Context) options {

@@ -3,6 +3,7 @@ package transport
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -37,6 +38,7 @@ type core struct {
 
 	broken error // what keeps the engine from working
 	closed atomic.Bool
+	done   chan struct{} // closed with it
 }
 
 func newCore(t *Transport) *core {
@@ -44,6 +46,7 @@ func newCore(t *Transport) *core {
 		maxReplay:     cmp.Or(t.MaxReplayBytes, defaultMaxReplayBytes),
 		isMisdirected: t.IsMisdirected,
 		original:      t.Base,
+		done:          make(chan struct{}),
 	}
 	if c.original == nil {
 		c.original = defaultBase()
@@ -79,7 +82,9 @@ func (c *core) closeIdle() {
 }
 
 func (c *core) close() error {
-	c.closed.Store(true)
+	if !c.closed.Swap(true) {
+		close(c.done)
+	}
 	c.pool.Close()
 	c.base.closeIdle()
 	return nil
@@ -144,11 +149,23 @@ func (c *core) dial(ctx context.Context, t pool.Target, obs pool.Observer) (*poo
 	}
 	return &pool.Dialed{
 		Conn:       conn,
-		TLS:        r.TLS,
+		TLS:        c.vouched(r.TLS),
 		RemoteAddr: r.RemoteAddr,
 		ClientCert: r.ClientCert,
 		Verify:     r.Verify,
 	}, nil
+}
+
+// vouched returns the state of a connection as the rules are to see it. A
+// ServerName fixed in TLSClientConfig is verified in place of whichever host was
+// dialed, so what was verified speaks for no host (C3).
+func (c *core) vouched(state *tls.ConnectionState) *tls.ConnectionState {
+	if c.config.TLSClientConfig == nil || c.config.TLSClientConfig.ServerName == "" {
+		return state
+	}
+	unverified := *state
+	unverified.VerifiedChains = nil
+	return &unverified
 }
 
 func closeBody(req *http.Request) {

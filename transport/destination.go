@@ -55,7 +55,8 @@ func validateHeader(kind string, h http.Header) error {
 }
 
 // destination returns what the pool is asked for on behalf of req; ok is false
-// if the request is Base's.
+// if the request is Base's. If Base's Proxy was asked, its answer is kept in
+// opts: it may be another the next time.
 func (c *core) destination(req *http.Request, opts *options) (dest pool.Request, ok bool, err error) {
 	if !c.http2 || c.config.DisableKeepAlives || req.URL.Scheme != "https" || closes(req) || upgrades(req) {
 		return dest, false, nil
@@ -65,6 +66,7 @@ func (c *core) destination(req *http.Request, opts *options) (dest pool.Request,
 		if err != nil {
 			return dest, false, err
 		}
+		opts.proxy, opts.proxyAsked = proxy, true
 		if proxy != nil {
 			return dest, false, nil
 		}
@@ -77,7 +79,8 @@ func (c *core) destination(req *http.Request, opts *options) (dest pool.Request,
 		Host:      host,
 		Port:      port,
 		Partition: opts.partition,
-		Own:       opts.own || fronts(req, host, port),
+		Own:       opts.own,
+		Fronts:    fronts(req, host, port),
 		Cancel:    req.Cancel, //lint:ignore SA1019 a drop-in heeds it
 		Explain:   opts.trace != nil && opts.trace.Decided != nil,
 	}

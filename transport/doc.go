@@ -56,7 +56,9 @@
 //
 //   - A request that the server may have processed. It has not processed one
 //     that it misdirected, refused (REFUSED_STREAM), or left out by a GOAWAY
-//     with a lower stream (RFC 9113 §8.7).
+//     with a lower stream (RFC 9113 §8.7). A GET, and what net/http regards as
+//     idempotent besides, is also sent again when its stream was reset with
+//     PROTOCOL_ERROR, as some servers do above their limit.
 //   - A misdirected request that has been sent again once, or whose connection
 //     was dialed for it.
 //   - A request whose body cannot be had twice. It is sent on another host's

@@ -19,11 +19,19 @@ type exchange struct {
 	unsent int          // attempts that their server did not process
 	moved  int          // such attempts whose connection was ended
 	first  *Misdirected // the misdirected response that it is sent again for
+	from   pool.Lease   // on which that came
+	again  bool         // it has yet to be sent again
+
+	// What a panic in one of the caller's hooks would lose: see letGo.
+	lease    pool.Lease
+	reserved bool           // lease has a stream that no request has taken yet
+	answer   *http.Response // of the request on lease, not handed over yet
 }
 
 // run sends the request, and sends it again where that is called for.
 func (x *exchange) run() (*http.Response, error) {
 	defer x.body.settle()
+	defer x.letGo()
 	trace := traceOf(x.req)
 	x.dest.ProvenOnly = !x.body.replayable()
 	for {
@@ -36,6 +44,11 @@ func (x *exchange) run() (*http.Response, error) {
 		}
 		if err != nil {
 			return x.unconnected(err)
+		}
+		x.lease, x.reserved = lease, true
+		if x.again {
+			x.again = false
+			x.pool.Retried()
 		}
 		trace.gotConn(&lease)
 		x.opts.trace.decided(lease.Decision)
@@ -56,11 +69,8 @@ func (x *exchange) run() (*http.Response, error) {
 // response nor an error if the request was misdirected and is to be sent again.
 func (x *exchange) attempt(lease pool.Lease) (*http.Response, error) {
 	req, err := x.body.next()
-	if err != nil {
-		// Only a GetBody fails, which is called for a repeated attempt. The
-		// stream goes back by way of a request that cannot be sent.
-		connOf(&lease).Release()
-		lease.Release()
+	if err != nil { // of GetBody, which is called for a repeated attempt
+		x.letGo()
 		return nil, err
 	}
 	var cancel context.CancelFunc
@@ -70,16 +80,17 @@ func (x *exchange) attempt(lease pool.Lease) (*http.Response, error) {
 		ctx, cancel = context.WithCancel(req.Context())
 		req = req.WithContext(ctx)
 	}
+	x.reserved = false // from here on the stream is the request's
 	res, err := connOf(&lease).RoundTrip(req)
 	if err != nil {
-		lease.Release()
-		if cancel != nil {
-			cancel()
-		}
+		release(lease, cancel)
 		return nil, err
 	}
-	if !x.misdirected(res, &lease) {
-		return hand(res, x.req, lease, cancel), nil
+	x.answer = res
+	again := x.misdirected(res, &lease)
+	x.answer = nil
+	if !again {
+		return x.hand(res, lease, cancel), nil
 	}
 	// M7: the body of a 421 is of no use and may be endless.
 	if cancel != nil {
@@ -91,15 +102,31 @@ func (x *exchange) attempt(lease pool.Lease) (*http.Response, error) {
 	return nil, nil
 }
 
+// letGo gives back what the attempt holds, when it comes to nothing.
+func (x *exchange) letGo() {
+	switch {
+	case x.reserved:
+		connOf(&x.lease).Release()
+	case x.answer != nil:
+		x.answer.Body.Close()
+	default:
+		return
+	}
+	x.lease.Release()
+	x.reserved, x.answer = false, nil
+}
+
 // connOf returns the lease's connection, which core.dial has made.
 func connOf(l *pool.Lease) *h2.Conn { return l.Conn().(*h2.Conn) }
 
 // misdirected takes in a response. It reports whether the request was
 // misdirected and is to be sent again.
 func (x *exchange) misdirected(res *http.Response, lease *pool.Lease) bool {
-	repeatable := x.body.repeatable()
-	if !x.saysMisdirected(res, lease, repeatable) {
+	if !x.saysMisdirected(res, lease) {
 		lease.Answered()
+		if x.first != nil && !x.first.Shared {
+			x.from.Disown()
+		}
 		return false
 	}
 	m := Misdirected{
@@ -110,26 +137,25 @@ func (x *exchange) misdirected(res *http.Response, lease *pool.Lease) bool {
 		RemoteAddr: lease.RemoteAddr(),
 		Shared:     lease.Shared(),
 	}
-	m.Outcome = x.outcome(lease, repeatable)
+	m.Outcome = x.outcome(lease)
 	m.Retried = m.Outcome == OutcomeRetried
 	if m.Retried {
-		x.first = &m
-		x.pool.Retried()
+		x.first, x.from, x.again = &m, *lease, true
 	}
 	x.opts.trace.misdirected(m)
 	return m.Retried
 }
 
-func (x *exchange) saysMisdirected(res *http.Response, lease *pool.Lease, repeatable bool) bool {
+func (x *exchange) saysMisdirected(res *http.Response, lease *pool.Lease) bool {
 	if res.StatusCode == http.StatusMisdirectedRequest {
 		return true
 	}
-	return x.isMisdirected != nil && lease.Shared() && repeatable && x.first == nil && x.isMisdirected(res)
+	return x.isMisdirected != nil && lease.Shared() && x.body.repeatable() && x.first == nil && x.isMisdirected(res)
 }
 
 // outcome records a misdirected response with the pool and decides what to do
 // about it (M1, M5, M6).
-func (x *exchange) outcome(lease *pool.Lease, repeatable bool) Outcome {
+func (x *exchange) outcome(lease *pool.Lease) Outcome {
 	if x.first != nil {
 		lease.MisdirectedAgain()
 		return OutcomeAgain
@@ -140,7 +166,7 @@ func (x *exchange) outcome(lease *pool.Lease, repeatable bool) Outcome {
 		return OutcomeFresh
 	case !retry:
 		return OutcomeKnown
-	case !repeatable:
+	case !x.body.claim():
 		return OutcomeBody
 	}
 	return OutcomeRetried

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"sync"
@@ -20,7 +21,9 @@ type directiveKey struct{}
 // directive tells dialForBase how to connect for a request: by the connection
 // that is on offer, or else by dialing.
 type directive struct {
-	protos []string // ALPN
+	protos     []string // ALPN
+	proxy      *url.URL // what Proxy said, if it was asked
+	proxyAsked bool
 	offer
 }
 
@@ -48,8 +51,8 @@ func (o *offer) withdraw() {
 // viaBase sends a request with net/http. conn, if not nil, is a connection
 // just made for it, on which the server did not choose HTTP/2.
 func (c *core) viaBase(req *http.Request, opts *options, conn net.Conn) (*http.Response, error) {
-	d := &directive{protos: c.protos, offer: offer{conn: conn}}
-	if upgrades(req) {
+	d := &directive{protos: c.protos, proxy: opts.proxy, proxyAsked: opts.proxyAsked, offer: offer{conn: conn}}
+	if upgrades(req) || opts.proxy != nil { // CONNECT is spoken in HTTP/1.1 to a proxy
 		d.protos = []string{"http/1.1"}
 	}
 	ctx := context.WithValue(req.Context(), directiveKey{}, d)
@@ -59,6 +62,11 @@ func (c *core) viaBase(req *http.Request, opts *options, conn net.Conn) (*http.R
 		})
 	}
 	res, err := c.base.of(opts.partition).RoundTrip(req.WithContext(ctx))
+	if c.closed.Load() {
+		// net/http keeps connections again for a request that has begun after
+		// Close; now none will.
+		c.base.closeIdle()
+	}
 	d.withdraw() // net/http may have had another one idle
 	if err != nil {
 		if req.Context().Err() == nil {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"time"
 
 	"github.com/h2coalesce/h2coalesce/internal/h2"
+	"github.com/h2coalesce/h2coalesce/pool"
 )
 
 const (
@@ -23,10 +25,21 @@ const (
 // time to. Otherwise it returns the error that the caller gets. connEnded says
 // that the connection takes no more requests.
 func (x *exchange) mayResend(err error, connEnded bool) error {
-	if h2.RetryOf(err) != h2.RetryUnsent {
+	// A body that comes from an HTTP/2 peer itself may fail with what looks
+	// like this connection's error.
+	if x.body.failure() != nil {
 		return err
 	}
-	if !x.body.repeatable() {
+	switch h2.RetryOf(err) {
+	case h2.RetryUnsent:
+	case h2.RetryIdempotent:
+		if !idempotent(x.req) {
+			return err
+		}
+	default:
+		return err
+	}
+	if !x.body.claim() {
 		return fmt.Errorf("h2coalesce: cannot send the request again, its body was read and there is no GetBody: %w", err)
 	}
 	return x.resendAfter(err, connEnded)
@@ -58,5 +71,21 @@ func (x *exchange) resendAfter(err error, connEnded bool) error {
 		return nil
 	case <-x.req.Context().Done():
 		return context.Cause(x.req.Context())
+	case <-x.req.Cancel: //lint:ignore SA1019 a drop-in heeds it
+		return pool.ErrCanceled
+	case <-x.done:
+		return ErrClosed
 	}
+}
+
+// idempotent reports whether net/http would take it upon itself to send the
+// request twice.
+func idempotent(req *http.Request) bool {
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	_, key := req.Header["Idempotency-Key"]
+	_, xKey := req.Header["X-Idempotency-Key"]
+	return key || xKey
 }

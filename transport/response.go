@@ -42,27 +42,35 @@ func (b *responseBody) Read(p []byte) (int, error) {
 func (b *responseBody) Close() error {
 	err := b.ReadCloser.Close()
 	if b.released.CompareAndSwap(false, true) {
-		b.lease.Release()
-		if b.cancel != nil {
-			b.cancel()
-		}
+		release(b.lease, b.cancel)
 	}
 	return err
 }
 
 // hand prepares res for the caller. The stream is free again when the body has
-// been read or closed; now, if there is none.
-func hand(res *http.Response, req *http.Request, lease pool.Lease, cancel context.CancelFunc) *http.Response {
-	res.Request = req
-	if stateless(res.Body) && !hasBody(req) {
-		lease.Release()
-		if cancel != nil {
-			cancel()
-		}
-		return res
+// been read or closed. If there is none, it is free when the request has been
+// sent, which may take longer than the answer: its attempt is not to be canceled
+// before.
+func (x *exchange) hand(res *http.Response, lease pool.Lease, cancel context.CancelFunc) *http.Response {
+	res.Request = x.req
+	upload := hasBody(x.req)
+	switch {
+	case !stateless(res.Body):
+		res.Body = &responseBody{ReadCloser: res.Body, lease: lease, cancel: cancel, upload: upload}
+	case upload:
+		x.body.last.whenClosed(func() { release(lease, cancel) })
+	default:
+		release(lease, cancel)
 	}
-	res.Body = &responseBody{ReadCloser: res.Body, lease: lease, cancel: cancel, upload: hasBody(req)}
 	return res
+}
+
+// release ends an exchange.
+func release(lease pool.Lease, cancel context.CancelFunc) {
+	lease.Release()
+	if cancel != nil {
+		cancel()
+	}
 }
 
 // stateless reports whether a body is the engine's stand-in for none: it knows

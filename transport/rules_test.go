@@ -42,6 +42,9 @@ func TestRulesThroughRealHandshakes(t *testing.T) {
 		{"C3 ServerName fixed", func(r *rig) {
 			r.tr.Base.TLSClientConfig.ServerName = "c.example.com"
 		}, coalesce.ReasonUnverified},
+		{"C3 ServerName fixed, by chance to the host dialed", func(r *rig) {
+			r.tr.Base.TLSClientConfig.ServerName = "a.example.com"
+		}, coalesce.ReasonUnverified},
 		{"C6 VerifyConnection pins b to another key", func(r *rig) {
 			r.tr.Base.TLSClientConfig.VerifyConnection = func(s tls.ConnectionState) error {
 				if s.ServerName == "b.example.com" {

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -25,6 +26,7 @@ var ErrClosed = pool.ErrClosed
 type Transport struct {
 	// Base provides TLS, dialing, proxies, HTTP/1.1 and timeouts. It is cloned
 	// on first use and never modified; nil means http.DefaultTransport.
+	// Protocols registered with it are heeded but for "http" and "https".
 	// HTTP/2 is attempted unless Base forbids it, by Protocols without HTTP2
 	// or by a TLSNextProto that is not nil and has no "h2". MaxConnsPerHost
 	// and MaxIdleConnsPerHost bound its HTTP/1.1 connections only.
@@ -128,7 +130,10 @@ func (t *Transport) Conns() []pool.ConnInfo { return t.ready().pool.Conns() }
 func (t *Transport) Explain(ctx context.Context, rawURL string) (coalesce.Decision, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return coalesce.Decision{}, err
+		if e, ok := errors.AsType[*url.Error](err); ok {
+			err = e.Err // without the URL, which may hold a password
+		}
+		return coalesce.Decision{}, fmt.Errorf("h2coalesce: cannot explain a URL: %w", err)
 	}
 	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return coalesce.Decision{}, fmt.Errorf("h2coalesce: cannot explain %q: not an http or https URL", u.Redacted())
