@@ -298,3 +298,20 @@ func TestP1_LeaseTellsHowLongTheConnectionWasIdle(t *testing.T) {
 		}
 	})
 }
+
+// The oldest connection is chosen whatever leads to it: here the younger one
+// has the name itself, which is found before the wildcard of the older.
+func TestP1_OldestAcrossCertificates(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.host(leaf("*.w.test"), addr1, "a.w.test")
+		r.host(leaf("x.test", "c.w.test"), addr1, "x.test")
+		r.host(leaf("c.w.test"), addr1, "c.w.test")
+		a, x := r.get("a.w.test"), r.get("x.test")
+		if a.lease.ID() == x.lease.ID() {
+			t.Fatal("x.test is on the wildcard's connection")
+		}
+		if c := r.get("c.w.test"); c.lease.ID() != a.lease.ID() {
+			t.Errorf("connection %d was chosen, the oldest is %d", c.lease.ID(), a.lease.ID())
+		}
+	})
+}

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -162,27 +163,10 @@ func TestD_PlainHTTPIsBases(t *testing.T) {
 func TestC1_RequestsThroughAProxyAreBases(t *testing.T) {
 	r := newRig(t, plain())
 	var connects []string
+	tunneled := tunnel(t, r, new(atomic.Int32))
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		connects = append(connects, q.Method+" "+q.Host)
-		up, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", r.Port()))
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		w.WriteHeader(http.StatusOK)
-		down, buffered, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		go func() {
-			io.Copy(up, buffered)
-			up.Close()
-		}()
-		go func() {
-			io.Copy(down, up)
-			down.Close()
-		}()
+		tunneled.ServeHTTP(w, q)
 	}))
 	defer proxy.Close()
 	u, _ := url.Parse(proxy.URL)
