@@ -52,7 +52,7 @@ type Observer interface {
 	// streams, without a word from the server.
 	Unusable()
 	// Origin reports the entries of an ORIGIN frame (RFC 8336), which need not
-	// be origins, and how many were dropped because they were too many.
+	// be origins, and how many more there were that the Conn has left out.
 	Origin(entries []string, dropped int)
 	// Closed reports that the connection has ended. The Conn closes what it
 	// holds by itself then: to call Close could fail requests whose answers
@@ -62,9 +62,10 @@ type Observer interface {
 
 // Target is what to dial.
 type Target struct {
-	Host  string       // A-labels in lower case, or an IP address
-	Port  int          // 1 to 65535
-	Addrs []netip.Addr // the addresses that Host resolved to; nil without a Config.Resolve
+	Host      string       // A-labels in lower case, or an IP address
+	Port      int          // 1 to 65535
+	Partition string       // what is kept across connections, such as TLS sessions, is to be kept apart by it
+	Addrs     []netip.Addr // the addresses that Host resolved to; nil without a Config.Resolve
 }
 
 // Dialed is a connection past its TLS handshake.

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/h2coalesce/h2coalesce/internal/dial"
 )
 
 // defaultBase returns what a nil Transport.Base stands for.
@@ -43,6 +45,9 @@ func (b *bases) of(partition string) *http.Transport {
 	}
 	t := b.config.Clone()
 	t.DialTLSContext = b.dialTLS
+	if c := t.TLSClientConfig; c != nil { // used for what is behind a proxy
+		c.ClientSessionCache = dial.PartitionSessions(c.ClientSessionCache, partition)
+	}
 	if t.Proxy != nil {
 		t.Proxy = askOnce(t.Proxy)
 	}

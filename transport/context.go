@@ -40,7 +40,9 @@ func withOptions(ctx context.Context, change func(*options)) context.Context {
 // RoundTrip, before RoundTrip returns; while one runs, the request waits.
 type Trace struct {
 	// Decided is called each time that a connection is chosen, so more than
-	// once for a request that is sent again.
+	// once for a request that is sent again. For it, Policy.Allow and
+	// VerifyConnection are also asked about connections that would not be
+	// chosen.
 	Decided func(coalesce.Decision)
 
 	// Misdirected is called when the server has answered that the request was
@@ -56,9 +58,10 @@ func WithTrace(ctx context.Context, tr *Trace) context.Context {
 }
 
 // WithPartition returns a context whose requests share connections only with
-// requests of the same partition, even those for one and the same host. The
-// empty key stands for no partition; requests without one are apart from those
-// with one, too.
+// requests of the same partition, even those for one and the same host. Nor do
+// partitions resume each other's TLS sessions, though they share the room in a
+// ClientSessionCache. The empty key stands for no partition; requests without
+// one are apart from those with one, too.
 func WithPartition(ctx context.Context, key string) context.Context {
 	return withOptions(ctx, func(o *options) { o.partition = key })
 }

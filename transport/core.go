@@ -136,7 +136,7 @@ func (c *core) explain(req *http.Request) (coalesce.Decision, error) {
 
 // dial makes the pool's connections.
 func (c *core) dial(ctx context.Context, t pool.Target, obs pool.Observer) (*pool.Dialed, error) {
-	r, err := c.dialer.Dial(ctx, dial.Target{Host: t.Host, Port: t.Port, Addrs: t.Addrs, Protos: c.protos})
+	r, err := c.dialer.Dial(ctx, dial.Target{Host: t.Host, Port: t.Port, Addrs: t.Addrs, Protos: c.protos, Partition: t.Partition})
 	if err != nil {
 		return nil, err
 	}
@@ -156,11 +156,14 @@ func (c *core) dial(ctx context.Context, t pool.Target, obs pool.Observer) (*poo
 	}, nil
 }
 
-// vouched returns the state of a connection as the rules are to see it. A
+// vouched returns the state of a connection as the rules are to see it (C3). A
 // ServerName fixed in TLSClientConfig is verified in place of whichever host was
-// dialed, so what was verified speaks for no host (C3).
+// dialed, so what was verified speaks for no host. With InsecureSkipVerify
+// nothing is, but a resumed TLS session has the chains of the handshake that it
+// was begun with, which may have been another configuration's.
 func (c *core) vouched(state *tls.ConnectionState) *tls.ConnectionState {
-	if c.config.TLSClientConfig == nil || c.config.TLSClientConfig.ServerName == "" {
+	config := c.config.TLSClientConfig
+	if config == nil || config.ServerName == "" && !config.InsecureSkipVerify {
 		return state
 	}
 	unverified := *state

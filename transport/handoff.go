@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -22,6 +21,7 @@ type directiveKey struct{}
 // that is on offer, or else by dialing.
 type directive struct {
 	protos     []string // ALPN
+	partition  string
 	proxy      *url.URL // what Proxy said, if it was asked
 	proxyAsked bool
 	offer
@@ -51,7 +51,7 @@ func (o *offer) withdraw() {
 // viaBase sends a request with net/http. conn, if not nil, is a connection
 // just made for it, on which the server did not choose HTTP/2.
 func (c *core) viaBase(req *http.Request, opts *options, conn net.Conn) (*http.Response, error) {
-	d := &directive{protos: c.protos, proxy: opts.proxy, proxyAsked: opts.proxyAsked, offer: offer{conn: conn}}
+	d := &directive{protos: c.protos, partition: opts.partition, proxy: opts.proxy, proxyAsked: opts.proxyAsked, offer: offer{conn: conn}}
 	if upgrades(req) || opts.proxy != nil { // CONNECT is spoken in HTTP/1.1 to a proxy
 		d.protos = []string{"http/1.1"}
 	}
@@ -84,13 +84,14 @@ func (c *core) viaBase(req *http.Request, opts *options, conn net.Conn) (*http.R
 // dialForBase is the DialTLSContext of the net/http transports: it hands over
 // a connection made before, or dials with the pool's dialer.
 func (c *core) dialForBase(ctx context.Context, _, addr string) (net.Conn, error) {
-	protos := c.protos
+	t := dial.Target{Protos: c.protos}
 	if d, ok := ctx.Value(directiveKey{}).(*directive); ok {
 		if conn := d.take(); conn != nil {
 			return conn, nil
 		}
-		protos = d.protos
+		t.Protos, t.Partition = d.protos, d.partition
 	}
+	t.Protos = slices.Clone(t.Protos)
 	// What DialTLSContext returns is net/http's to report.
 	ctx = dial.Retrace(ctx, func(t *httptrace.ClientTrace) {
 		t.TLSHandshakeStart, t.TLSHandshakeDone = nil, nil
@@ -99,17 +100,16 @@ func (c *core) dialForBase(ctx context.Context, _, addr string) (net.Conn, error
 	if err != nil {
 		return nil, err
 	}
-	port, err := strconv.Atoi(portText)
-	if err != nil {
+	t.Host = host
+	if t.Port, err = strconv.Atoi(portText); err != nil {
 		return nil, err
 	}
-	var addrs []netip.Addr
 	if c.dialer.Resolves() {
-		if addrs, err = c.dialer.Resolve(ctx, host); err != nil {
+		if t.Addrs, err = c.dialer.Resolve(ctx, host); err != nil {
 			return nil, err
 		}
 	}
-	r, err := c.dialer.Dial(ctx, dial.Target{Host: host, Port: port, Addrs: addrs, Protos: slices.Clone(protos)})
+	r, err := c.dialer.Dial(ctx, t)
 	if err != nil {
 		return nil, err
 	}

@@ -124,9 +124,11 @@ func (t *Transport) Conns() []pool.ConnInfo { return t.ready().pool.Conns() }
 // the partition and the other options of ctx, and why not on the others. It
 // opens nothing and changes nothing, but may look the host up, and asks
 // Policy.Allow and VerifyConnection. The Reason of a host for which a
-// connection would be dialed is "dialed", and its Conn is 0. For requests that
-// are Base's (plain HTTP, proxies, hosts known to speak HTTP/1.1) the Reason is
-// "disabled".
+// connection would be dialed is "dialed", and its Conn is 0; that of a host
+// which would wait for another host's handshake is "joined", and Conn is 0 until
+// that has ended. For requests that are Base's (plain HTTP, proxies, hosts known
+// to speak HTTP/1.1) the Reason is "disabled". A look-up that fails is an error
+// where the request would fail with it.
 func (t *Transport) Explain(ctx context.Context, rawURL string) (coalesce.Decision, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {

@@ -6,33 +6,33 @@ import (
 )
 
 // watchClientCert arranges for cfg to notice whether a client certificate is
-// sent, and returns the function that tells so after the handshake. That the
-// server asked, or that a certificate is configured, is not enough: many
-// configurations hold a certificate that one host wants and no other does.
+// sent, or was in a session that is resumed, and returns the function that tells
+// so after the handshake. That the server asked, or that a certificate is
+// configured, is not enough: many configurations hold a certificate that one
+// host wants and no other does. Nor is it necessary: the session may be of
+// another configuration that has one, see [sessions].
 func watchClientCert(cfg *tls.Config) func(tls.ConnectionState) bool {
+	var identified atomic.Bool // the server may ask again after the handshake, from a Read
+	watchSessions(cfg, &identified)
+
 	choose := cfg.GetClientCertificate
 	if choose == nil {
 		if len(cfg.Certificates) == 0 {
-			return func(tls.ConnectionState) bool { return false }
+			return func(tls.ConnectionState) bool { return identified.Load() }
 		}
 		choose = firstSupported(cfg.Certificates)
 	}
-	var sent atomic.Bool // the server may ask again after the handshake, from a Read
 	cfg.GetClientCertificate = func(req *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		cert, err := choose(req)
 		if err == nil && cert != nil && len(cert.Certificate) > 0 {
-			sent.Store(true)
+			identified.Store(true)
 		}
 		return cert, err
 	}
 	renegotiates := cfg.Renegotiation != tls.RenegotiateNever
 	return func(state tls.ConnectionState) bool {
 		switch {
-		case sent.Load():
-			return true
-		case state.DidResume:
-			// A resumed session has the identity of the one it continues,
-			// without another request for a certificate (RFC 8446 §4.3.2).
+		case identified.Load():
 			return true
 		case renegotiates && state.Version <= tls.VersionTLS12:
 			// The certificate may be asked for later, when the connection

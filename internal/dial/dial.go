@@ -44,6 +44,12 @@ type Target struct {
 
 	// Protos are the ALPN protocols to offer, the most wanted first.
 	Protos []string
+
+	// Partition keeps TLS sessions apart: one that was begun for a partition
+	// is resumed for the same partition only. "" is no partition, whose
+	// sessions the ClientSessionCache has under crypto/tls's own keys. It means
+	// nothing without a ClientSessionCache, or with DialTLSContext or DialTLS.
+	Partition string
 }
 
 // A Result is an established connection and what is known about it.
@@ -60,8 +66,9 @@ type Result struct {
 	// the zero AddrPort if the peer has no IP address.
 	RemoteAddr netip.AddrPort
 
-	// ClientCert is true if the server was sent a client certificate, or may
-	// have been without this package seeing it.
+	// ClientCert is true if the server was sent a client certificate, on this
+	// connection or in a TLS session that it resumes, or may have been without
+	// this package seeing it.
 	ClientCert bool
 
 	// Verify is the VerifyConnection of the TLSClientConfig that the handshake

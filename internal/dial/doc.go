@@ -3,7 +3,7 @@
 //
 // It follows the dialing half of [net/http.Transport] wherever that can be
 // observed: which dial function is called with what, the error values, the
-// httptrace events and the meaning of TLSHandshakeTimeout. It differs in three
+// httptrace events and the meaning of TLSHandshakeTimeout. It differs in four
 // respects, each of them because a connection made here may carry the requests
 // of several hosts:
 //
@@ -13,6 +13,8 @@
 //   - All addresses take part in the race, not one serial list per family.
 //   - A [Result] says what sharing depends on and a net.Conn does not show: the
 //     peer's address, and whether a client certificate was sent.
+//   - A TLS session is resumed only in the partition that it was begun in. One
+//     that has seen no client certificate says so in its Extra.
 //
 // With a dial function of the caller's own, nothing is looked up unless a
 // Resolver was given as well: that function may be a tunnel, and a look-up

@@ -2,6 +2,7 @@ package dial
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 )
 
@@ -18,3 +19,6 @@ func IsStock(f func(ctx context.Context, network, addr string) (net.Conn, error)
 // Wait returns when every goroutine that Dial has started has ended. It must not
 // be called while a Dial is in progress.
 func (d *Dialer) Wait() { d.wg.Wait() }
+
+// WatchClientCert is watchClientCert.
+func WatchClientCert(cfg *tls.Config) func(tls.ConnectionState) bool { return watchClientCert(cfg) }

@@ -159,6 +159,14 @@ func serveTLS(conn net.Conn, cfg *tls.Config) {
 	_, _ = io.Copy(io.Discard, c)
 }
 
+// readGreeting reads the byte that serveTLS writes, and with it all tickets.
+func readGreeting(t testing.TB, conn net.Conn) {
+	t.Helper()
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A spy is a connection that knows whether it was closed.
 type spy struct {
 	net.Conn

@@ -14,6 +14,7 @@ import (
 // and the error is crypto/tls's own, as from net/http.
 func (d *Dialer) secure(ctx context.Context, conn net.Conn, t Target) (*Result, error) {
 	cfg := d.tlsConfig(t)
+	verify := cfg.VerifyConnection // what watches this handshake is not to judge other hosts
 	clientCert := watchClientCert(cfg)
 	c := tls.Client(conn, cfg)
 	state, err := handshake(ctx, c, d.base.TLSHandshakeTimeout)
@@ -26,7 +27,7 @@ func (d *Dialer) secure(ctx context.Context, conn net.Conn, t Target) (*Result, 
 		TLS:        &state,
 		RemoteAddr: remoteAddr(conn),
 		ClientCert: clientCert(state),
-		Verify:     cfg.VerifyConnection,
+		Verify:     verify,
 	}, nil
 }
 
@@ -40,6 +41,7 @@ func (d *Dialer) tlsConfig(t Target) *tls.Config {
 		cfg.ServerName = withoutZone(t.Host)
 	}
 	cfg.NextProtos = slices.Clone(t.Protos)
+	cfg.ClientSessionCache = PartitionSessions(cfg.ClientSessionCache, t.Partition)
 	return cfg
 }
 
