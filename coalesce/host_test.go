@@ -127,9 +127,6 @@ func TestCanonicalHostTakesNoTimeForLongNames(t *testing.T) {
 }
 
 func FuzzCanonicalHost(f *testing.F) {
-	for _, s := range []string{"example.com", "EXAMPLE.com.", "bücher.example", "192.0.2.9.", "::ffff:192.0.2.9", "fe80::1%eth0", "a..b", "a\x00b", "127.1", "*.example.com", "xn--a"} {
-		f.Add(s)
-	}
 	f.Fuzz(func(t *testing.T, in string) {
 		host, err := coalesce.CanonicalHost(in)
 		if err != nil {

@@ -10,11 +10,10 @@ import (
 const (
 	defaultPort = 443
 
-	// What one connection may list (O4). A server can send ORIGIN frames for
-	// ever; without a cap the set is memory that it holds in every client
-	// (RFC 8336 §4).
-	maxOrigins     = 128
-	maxOriginBytes = 64 << 10
+	// maxOrigins is how many origins a set holds, the connection's own among
+	// them (O4). A server can send ORIGIN frames for ever; without a cap the
+	// set is memory that it holds in every client (RFC 8336 §4).
+	maxOrigins = 128
 )
 
 type origin struct {
@@ -27,7 +26,6 @@ type origin struct {
 type OriginSet struct {
 	own     origin
 	set     map[origin]struct{} // nil until the first frame
-	bytes   int                 // of all entries received
 	dropped int
 }
 
@@ -39,21 +37,19 @@ func (s *OriginSet) Init(host string, port int) {
 
 // Add takes the entries of one ORIGIN frame, which may be none: even an empty
 // frame makes the set a fence (RFC 8336 §2.3). Entries that are no origin are
-// skipped (O2). It returns the hosts newly listed at the connection's port,
-// for which the connection may have become usable.
-func (s *OriginSet) Add(entries []string) (added []string) {
+// skipped (O2). Origins beyond 128, the connection's own included, are dropped
+// and counted (O4); dropped is how many entries of the frame had been left out
+// before, which are counted with them. Add returns the hosts newly listed at
+// the connection's port, for which the connection may have become usable.
+//
+// How much text the set is given in all is for whoever reads the frames to
+// bound: entries that add nothing cost time, but nothing of the 128.
+func (s *OriginSet) Add(entries []string, dropped int) (added []string) {
 	if s.set == nil {
 		s.set = map[origin]struct{}{s.own: {}}
 	}
+	s.dropped += dropped
 	for _, entry := range entries {
-		// Every entry counts, also a repeated or malformed one, so that the
-		// work done for one connection is bounded as its memory is.
-		if s.bytes+len(entry) > maxOriginBytes {
-			s.bytes = maxOriginBytes
-			s.dropped++
-			continue
-		}
-		s.bytes += len(entry)
 		host, port, ok := ParseOrigin(entry)
 		if !ok || s.Contains(host, port) {
 			continue
@@ -89,6 +85,21 @@ func (s *OriginSet) Remove(host string, port int) {
 	delete(s.set, origin{host, port})
 }
 
+// ProperSubsetOf reports whether t has every origin of s and others besides
+// (O6). Sets that have seen no frame are not compared: such a connection is
+// usable for whatever the other rules allow. It does not allocate.
+func (s *OriginSet) ProperSubsetOf(t *OriginSet) bool {
+	if !s.Seen() || !t.Seen() || len(s.set) >= len(t.set) {
+		return false
+	}
+	for o := range s.set {
+		if _, ok := t.set[o]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
 // List returns the origins as "https://host[:port]", sorted, for display.
 func (s *OriginSet) List() []string {
 	list := make([]string, 0, len(s.set))
@@ -99,8 +110,8 @@ func (s *OriginSet) List() []string {
 	return list
 }
 
-// Dropped returns how many entries were dropped because the set held 128
-// origins, or because the entries received came to more than 64 KiB (O4).
+// Dropped returns how many entries were left out because of a cap (O4): by Add,
+// when the set held 128 origins, and before Add.
 func (s *OriginSet) Dropped() int { return s.dropped }
 
 // String writes the origin as RFC 6454 §6.2 does.

@@ -60,7 +60,7 @@ func TestO3_OriginSet(t *testing.T) {
 	}
 	s.Remove("own.example", 443)
 
-	added := s.Add([]string{"https://b.example", "junk", "https://B.example", "https://a.example", "https://c.example:8443", "https://own.example"})
+	added := s.Add([]string{"https://b.example", "junk", "https://B.example", "https://a.example", "https://c.example:8443", "https://own.example"}, 0)
 	if diff := cmp.Diff([]string{"b.example", "a.example"}, added); diff != "" {
 		t.Errorf("added (-want +got):\n%s", diff)
 	}
@@ -71,7 +71,7 @@ func TestO3_OriginSet(t *testing.T) {
 		t.Error("ports are not told apart")
 	}
 
-	if added := s.Add([]string{"https://b.example", "https://[2001:db8::1]", "https://[2001:db8::2]:8443"}); len(added) != 1 || added[0] != "2001:db8::1" {
+	if added := s.Add([]string{"https://b.example", "https://[2001:db8::1]", "https://[2001:db8::2]:8443"}, 0); len(added) != 1 || added[0] != "2001:db8::1" {
 		t.Errorf("second frame added %q", added)
 	}
 	want := []string{
@@ -86,11 +86,11 @@ func TestO3_OriginSet(t *testing.T) {
 	if s.Contains("b.example", 443) || !s.Contains("a.example", 443) {
 		t.Error("Remove took not b.example, or more")
 	}
-	if added := s.Add([]string{"https://b.example"}); len(added) != 1 {
+	if added := s.Add([]string{"https://b.example"}, 0); len(added) != 1 {
 		t.Errorf("listed again: added %q", added)
 	}
 	s.Remove("own.example", 443)
-	s.Add(nil)
+	s.Add(nil, 0)
 	if s.Contains("own.example", 443) {
 		t.Error("a later frame puts the own origin back in")
 	}
@@ -102,7 +102,7 @@ func TestO3_OriginSet(t *testing.T) {
 func TestO3_EmptyFrame(t *testing.T) {
 	var s coalesce.OriginSet
 	s.Init("2001:db8::1", 8443)
-	if added := s.Add(nil); added != nil {
+	if added := s.Add(nil, 0); added != nil {
 		t.Errorf("added %q", added)
 	}
 	if diff := cmp.Diff([]string{"https://[2001:db8::1]:8443"}, s.List()); !s.Seen() || diff != "" {
@@ -114,7 +114,7 @@ func TestO4_Count(t *testing.T) {
 	var s coalesce.OriginSet
 	s.Init("own.example", 443)
 	for i := range 200 {
-		s.Add([]string{fmt.Sprintf("https://h%d.example", i)})
+		s.Add([]string{fmt.Sprintf("https://h%d.example", i)}, 0)
 	}
 	if n := len(s.List()); n != 128 || s.Dropped() != 200-127 {
 		t.Errorf("%d origins, %d dropped; want 128 with the own one, 73", n, s.Dropped())
@@ -122,35 +122,94 @@ func TestO4_Count(t *testing.T) {
 	if !s.Contains("own.example", 443) || !s.Contains("h126.example", 443) || s.Contains("h127.example", 443) {
 		t.Error("not the first ones are kept")
 	}
-	s.Add([]string{"https://h5.example", "https://own.example"})
+	s.Add([]string{"https://h5.example", "https://own.example", "no origin"}, 0)
 	if s.Dropped() != 73 {
-		t.Error("a repeated origin counts as dropped")
+		t.Error("an entry that adds nothing counts as dropped")
+	}
+	s.Remove("h5.example", 443)
+	if added := s.Add([]string{"https://late.example", "https://later.example"}, 0); len(added) != 1 || added[0] != "late.example" {
+		t.Errorf("with room for one more, added %q", added)
 	}
 }
 
-func TestO4_Bytes(t *testing.T) {
+// A server may repeat its whole set with every change. What is new is not lost,
+// however much was sent by then.
+func TestO4_RepeatingCostsNoRoom(t *testing.T) {
 	var s coalesce.OriginSet
 	s.Init("own.example", 443)
-	entry := "https://" + strings.Repeat("a", 1016) // no origin: the host is too long
-	s.Add([]string{"https://first.example"})
+	frame := []string{strings.Repeat("a", 16<<10)}
+	for i := range 126 {
+		frame = append(frame, fmt.Sprintf("https://h%d.example", i))
+	}
 	for range 100 {
-		s.Add([]string{entry})
+		s.Add(frame, 0)
 	}
-	if added := s.Add([]string{"https://late.example"}); added != nil || s.Contains("late.example", 443) {
-		t.Error("an entry past 64 KiB is taken")
+	if added := s.Add([]string{"https://late.example"}, 0); len(added) != 1 || s.Dropped() != 0 {
+		t.Errorf("added %q, %d dropped; want what is new, and none", added, s.Dropped())
 	}
-	if want := 100 - 63 + 1; s.Dropped() != want {
+}
+
+func TestO4_DroppedIsTheTotal(t *testing.T) {
+	var s coalesce.OriginSet
+	s.Init("own.example", 443)
+	s.Add(nil, 3)
+	if !s.Seen() || s.Dropped() != 3 {
+		t.Errorf("Seen = %v, Dropped = %d after a frame that was left out whole; want true, 3", s.Seen(), s.Dropped())
+	}
+	for i := range 130 {
+		s.Add([]string{fmt.Sprintf("https://h%d.example", i)}, 0)
+	}
+	s.Add([]string{"https://late.example"}, 4)
+	if want := 3 + 130 - 127 + 1 + 4; s.Dropped() != want {
 		t.Errorf("Dropped = %d; want %d", s.Dropped(), want)
 	}
-	if !s.Contains("first.example", 443) {
-		t.Error("what came before the cap is gone")
+}
+
+func TestO6_ProperSubsetOf(t *testing.T) {
+	unseen := func(host string) *coalesce.OriginSet {
+		s := new(coalesce.OriginSet)
+		s.Init(host, 443)
+		return s
+	}
+	set := func(host string, entries ...string) *coalesce.OriginSet {
+		s := unseen(host)
+		s.Add(entries, 0)
+		return s
+	}
+	const a, b, c = "https://a.example", "https://b.example", "https://c.example"
+	for _, tt := range []struct {
+		name string
+		s, t *coalesce.OriginSet
+		want bool
+	}{
+		{"subset", set("a.example"), set("b.example", a), true},
+		{"larger subset", set("a.example", b), set("c.example", b, a), true},
+		{"itself", set("a.example", b), set("a.example", b), false},
+		{"equal", set("a.example", b), set("b.example", a), false},
+		{"superset", set("b.example", a, c), set("a.example"), false},
+		{"disjoint", set("a.example"), set("b.example", c), false},
+		{"overlap", set("a.example", b), set("b.example", c, "https://d.example"), false},
+		{"another port", set("a.example"), set("b.example", a+":8443"), false},
+		{"no frame", unseen("a.example"), set("b.example", a), false},
+		{"no frame on the other", set("a.example"), unseen("a.example"), false},
+		{"no frames", unseen("a.example"), unseen("a.example"), false},
+	} {
+		if got := tt.s.ProperSubsetOf(tt.t); got != tt.want {
+			t.Errorf("%s: %v; want %v", tt.name, got, tt.want)
+		}
+	}
+	s, u := set("a.example", b), set("c.example", a, b)
+	if n := testing.AllocsPerRun(100, func() { s.ProperSubsetOf(u) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	emptied := set("a.example")
+	emptied.Remove("a.example", 443)
+	if !emptied.ProperSubsetOf(set("b.example")) {
+		t.Error("a set that a 421 has emptied is a subset of any")
 	}
 }
 
 func FuzzParseOrigin(f *testing.F) {
-	for _, s := range []string{"https://example.com", "https://example.com:8443", "https://[2001:db8::1]:1", "https://192.0.2.9", "https://a@b", "https://*.a", "HTTPS://a", "https://a:0", "https://[::1", "https://bücher.example"} {
-		f.Add(s)
-	}
 	f.Fuzz(func(t *testing.T, in string) {
 		host, port, ok := coalesce.ParseOrigin(in)
 		if !ok {
@@ -179,7 +238,7 @@ func FuzzParseOrigin(f *testing.F) {
 		}
 		var s coalesce.OriginSet
 		s.Init("own.example", port)
-		s.Add([]string{in})
+		s.Add([]string{in}, 0)
 		if !s.Contains(host, port) {
 			t.Fatalf("%q: not in the set", in)
 		}

@@ -12,6 +12,8 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -54,6 +56,32 @@ func TestCloseEndsRequests(t *testing.T) {
 		}
 		s.wantEvents("settings 1000", closedByUs)
 	})
+}
+
+// A Read that meets nothing but ORIGIN frames does not return: there is nothing
+// for the engine in them.
+func TestCloseEndsAFlood(t *testing.T) {
+	client, server := memPipe()
+	var events eventLog
+	conn := newConn(t, new(http.Transport), client, &events)
+	flooded := make(chan struct{})
+	go func() { // until the connection is closed
+		defer close(flooded)
+		fr := http2.NewFramer(server, nil)
+		err := fr.WriteSettings()
+		for err == nil {
+			err = fr.WriteRawFrame(0xc, 0, 0, entry("https://b.example"))
+		}
+	}()
+	for len(events.all()) < 100 {
+		runtime.Gosched()
+	}
+	conn.Close()
+	<-flooded
+	lines := events.all()
+	if i := slices.Index(lines, closedByUs); i != len(lines)-1 {
+		t.Errorf("event %d of %d is %q", i, len(lines), closedByUs)
+	}
 }
 
 func TestShutdown(t *testing.T) {
@@ -129,14 +157,13 @@ func overTLS(t *testing.T, f func(*testing.T, *script)) {
 			t.Fatal(err)
 		}
 		s.conn = newConn(t, new(http.Transport), client, s.events)
+		defer s.close()
 		s.accept(server)
 		f(t, s)
-		s.conn.Close()
-		s.server.Close()
 	})
 }
 
-func selfSigned(t *testing.T) tls.Certificate {
+func selfSigned(t testing.TB) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

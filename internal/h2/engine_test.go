@@ -102,33 +102,6 @@ func TestUnusableAfterProtocolErrorReset(t *testing.T) {
 	})
 }
 
-func TestO1_NothingIsLogged(t *testing.T) {
-	logged := captureLog(t)
-	converse(t, new(http.Transport), func(t *testing.T, s *script) {
-		s.settings()
-		payload := append([]byte{0, 17}, "https://b.example"...)
-		s.sent(s.fr.WriteRawFrame(0xc, 0, 0, payload))
-		s.sent(s.fr.WriteRawFrame(0xc, 0x1, 0, payload))
-		s.sent(s.fr.WriteRawFrame(0xc, 0, 1, payload))
-		s.sent(s.fr.WriteRawFrame(0xc, 0, 0, []byte{0xff}))
-		s.wantEvents("settings 1000", `origin ["https://b.example"] dropped 0`, "origin [] dropped 0")
-
-		c := s.send(t.Context())
-		s.wantRequest(1)
-		s.respond(1, "200")
-		c.wantStatus(200)
-		if logged.Len() > 0 {
-			t.Errorf("logged: %s", logged)
-		}
-		// What all this is for: if the engine no longer logs frames that it
-		// does not know, they need not be cut out.
-		s.sent(s.fr.WriteRawFrame(0xb, 0, 0, nil))
-		if logged.Len() == 0 {
-			t.Error("the engine did not log an unknown frame")
-		}
-	})
-}
-
 func TestO1_IllegalPlaceIsAConnectionError(t *testing.T) {
 	captureLog(t) // the engine has something to say of frames before SETTINGS
 	places := map[string]func(*testing.T, *script){
@@ -150,6 +123,46 @@ func TestO1_IllegalPlaceIsAConnectionError(t *testing.T) {
 				var ce http2.ConnectionError
 				if err := c.wantRetry(h2.RetryNever); !errors.As(err, &ce) || http2.ErrCode(ce) != http2.ErrCodeProtocol {
 					t.Errorf("the request failed with %v, want PROTOCOL_ERROR", err)
+				}
+			})
+		})
+	}
+}
+
+// RFC 9113 §4.2 has a frame beyond SETTINGS_MAX_FRAME_SIZE be an error of the
+// connection, ORIGIN or not. This engine ends it without a GOAWAY.
+func TestO1_TooLargeIsAConnectionError(t *testing.T) {
+	const maxFrame = 1 << 14
+	frames := map[string]func(*script) error{
+		"a byte more":   func(s *script) error { return s.fr.WriteRawFrame(0xc, 0, 0, make([]byte, maxFrame+1)) },
+		"largest":       func(s *script) error { return s.fr.WriteRawFrame(0xc, 0, 0, make([]byte, 1<<24-1)) },
+		"to be ignored": func(s *script) error { return s.fr.WriteRawFrame(0xc, 0xf, 1, make([]byte, maxFrame+1)) },
+		"header alone":  func(s *script) error { _, err := s.server.Write([]byte{0, 0x40, 1, 0xc, 0, 0, 0, 0, 0}); return err },
+		"frames behind it": func(s *script) error {
+			if err := s.fr.WriteRawFrame(0xc, 0, 0, make([]byte, maxFrame+1)); err != nil {
+				return err
+			}
+			return s.fr.WriteGoAway(0, http2.ErrCodeNo, nil)
+		},
+	}
+	for name, send := range frames {
+		t.Run(name, func(t *testing.T) {
+			logged := captureLog(t)
+			converse(t, new(http.Transport), func(t *testing.T, s *script) {
+				s.settings()
+				for range 5 { // more than 64 KiB: the cap does not hide it
+					s.sent(s.fr.WriteRawFrame(0xc, 0, 0, append([]byte{0x3f, 0xfe}, make([]byte, maxFrame-2)...)))
+				}
+				before := s.events.all()
+				c := s.send(t.Context())
+				s.wantRequest(1)
+				s.sent(send(s))
+				s.wantEvents(append(before, closedByUs)...)
+				if err := c.wantRetry(h2.RetryNever); !errors.Is(err, http2.ErrFrameTooLarge) {
+					t.Errorf("the request failed with %v, want ErrFrameTooLarge", err)
+				}
+				if logged.Len() > 0 {
+					t.Errorf("logged: %s", logged)
 				}
 			})
 		})

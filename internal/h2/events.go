@@ -16,25 +16,32 @@ import (
 // Frames that the engine answers with a connection error are not reported;
 // Closed follows.
 type Events interface {
-	// Settings reports a SETTINGS frame other than an acknowledgement.
-	// maxStreams is the server's SETTINGS_MAX_CONCURRENT_STREAMS now in
-	// force. RFC 9113 §6.5.2 sets no limit until the server does; the engine
-	// then keeps to 1000, which is what is reported.
+	// Settings reports the server's SETTINGS_MAX_CONCURRENT_STREAMS now in
+	// force: when the first SETTINGS frame other than an acknowledgement has
+	// arrived, and when a later one changes it. RFC 9113 §6.5.2 sets no limit
+	// until the server does; the engine then keeps to 1000, which is what is
+	// reported.
 	Settings(maxStreams uint32)
 
 	// GoAway reports a GOAWAY frame: no new requests, and the streams above
 	// lastStreamID were not processed (RFC 9113 §6.8).
 	GoAway(lastStreamID uint32, code uint32)
 
-	// Unusable reports that the engine takes no more requests on its own
-	// account: a stream was reset with PROTOCOL_ERROR. It is also called when
-	// that stream had ended already, which the engine would pass over.
+	// Unusable reports, once, that the engine takes no more requests on its
+	// own account: a stream was reset with PROTOCOL_ERROR. It is also called
+	// when that stream had ended already, which the engine would pass over.
 	Unusable()
 
-	// Origin reports an ORIGIN frame on stream 0 without flags. The entries
-	// are the text that was sent, not yet checked to be origins; dropped is
-	// the number of entries left out because the connection's cap of 128
-	// entries or 64 KiB was reached.
+	// Origin reports an ORIGIN frame on stream 0 with none of the flags that
+	// RFC 8336 reserves. The entries are the text that was sent, not yet
+	// checked to be origins. A frame without entries is reported only if it is
+	// the connection's first, when it tells that there is an origin set
+	// (RFC 8336 §2.3).
+	//
+	// Of all ORIGIN payload on a connection the first 64 KiB are read (O4);
+	// dropped is the number of this frame's entries that are not wholly within
+	// them. The frame that exceeds them is the last one reported: what is
+	// listed behind it is neither read nor counted.
 	Origin(entries []string, dropped int)
 
 	// Closed reports that a Read failed or that the connection was closed,

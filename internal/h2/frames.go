@@ -47,7 +47,11 @@ type scanner struct {
 
 	started    bool // the server's first SETTINGS frame has begun
 	inBlock    bool // a field block is open: only CONTINUATION may follow
+	settled    bool // Settings was reported
+	unusable   bool // Unusable was reported
+	fenced     bool // Origin was reported
 	maxStreams uint32
+	originRoom int // bytes of ORIGIN payload still to be read; negative: exceeded
 
 	// next is maxStreams as the SETTINGS frame being read has it.
 	next uint32
@@ -60,7 +64,7 @@ type scanner struct {
 }
 
 func newScanner(ev Events, maxFrame uint32) *scanner {
-	return &scanner{ev: ev, maxFrame: maxFrame, maxStreams: engineMaxStreams}
+	return &scanner{ev: ev, maxFrame: maxFrame, maxStreams: engineMaxStreams, originRoom: maxOriginBytes}
 }
 
 // release moves the withheld bytes to the start of p, which has room for
@@ -112,7 +116,7 @@ func (s *scanner) header(h []byte) {
 	s.left, s.nfield, s.what = length, 0, pass
 	switch {
 	case length > s.maxFrame:
-		return // FRAME_SIZE_ERROR (RFC 9113 §4.2)
+		return // FRAME_SIZE_ERROR (RFC 9113 §4.2); the engine hangs up without a word
 	case s.inBlock && typ != http2.FrameContinuation:
 		return // PROTOCOL_ERROR (RFC 9113 §4.3, §6.10)
 	case !s.started && typ != http2.FrameSettings:
@@ -136,15 +140,16 @@ func (s *scanner) header(h []byte) {
 			s.what = readReset
 		}
 	case frameOrigin:
-		if streamID != 0 || flags&originReservedFlags != 0 {
-			s.what = cut // to be ignored (RFC 8336 §2.1)
+		if streamID != 0 || flags&originReservedFlags != 0 || s.originRoom < 0 {
+			s.what = cut // to be ignored (RFC 8336 §2.1), or beyond the cap (O4)
 			return
 		}
 		s.what = readOrigin
 		if s.origin == nil {
 			s.origin = new(originReader)
 		}
-		s.origin.begin(int(length))
+		s.origin.begin(int(length), s.originRoom)
+		s.originRoom -= int(length)
 	}
 }
 
@@ -184,22 +189,32 @@ func (s *scanner) setting() {
 	}
 }
 
-// end reports the current frame, all of which was read.
+// end reports the current frame, all of which was read, if it tells anything
+// new: an event takes locks, some of them shared with other connections, and
+// nine bytes are not to cost that.
 func (s *scanner) end() {
 	what := s.what
 	s.what = pass
 	switch what {
 	case readSettings:
-		s.maxStreams = s.next
+		if s.settled && s.next == s.maxStreams {
+			return
+		}
+		s.settled, s.maxStreams = true, s.next
 		s.ev.Settings(s.maxStreams)
 	case readGoAway:
 		s.ev.GoAway(binary.BigEndian.Uint32(s.field[:])&streamIDMask, binary.BigEndian.Uint32(s.field[4:]))
 	case readReset:
-		if http2.ErrCode(binary.BigEndian.Uint32(s.field[:])) == http2.ErrCodeProtocol {
+		if http2.ErrCode(binary.BigEndian.Uint32(s.field[:])) == http2.ErrCodeProtocol && !s.unusable {
+			s.unusable = true
 			s.ev.Unusable()
 		}
 	case readOrigin:
 		entries, dropped := s.origin.end()
+		if s.fenced && len(entries) == 0 && dropped == 0 {
+			return
+		}
+		s.fenced = true
 		s.ev.Origin(entries, dropped)
 	}
 }

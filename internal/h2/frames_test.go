@@ -1,7 +1,9 @@
 package h2
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,6 +70,32 @@ func TestO1_CutAfterSettingsAck(t *testing.T) {
 	wantObserved(t, join(ack, origin()), ack, "origin [] dropped 0")
 }
 
+// A connection that drains may still be told what it serves.
+func TestO1_CutAfterGoAway(t *testing.T) {
+	in := join(settings(), frame(http2.FrameGoAway, 0, 0, words(1, 0)...))
+	wantObserved(t, join(in, origin("https://a.example")), in,
+		"settings 1000", "goaway 1 0", `origin ["https://a.example"] dropped 0`)
+}
+
+// Padding is a part of the payload; what looks like a frame in it is none.
+func TestO1_LookalikesWithinPayloads(t *testing.T) {
+	inner := origin("https://a.example")
+	padded := append([]byte{byte(len(inner))}, inner...)
+	for _, f := range [][]byte{
+		frame(http2.FrameData, 0, 1, inner...),
+		frame(http2.FrameData, http2.FlagDataPadded, 1, padded...),
+		frame(http2.FrameHeaders, http2.FlagHeadersPadded|http2.FlagHeadersEndHeaders, 1, padded...),
+		frame(http2.FrameGoAway, 0, 0, append(words(1, 0), inner...)...),
+		frame(0xfa, 0, 0, inner...),
+	} {
+		in := join(settings(), f)
+		out, events := observed(t, in)
+		if !bytes.Equal(out, in) || slices.ContainsFunc(events, func(e string) bool { return strings.HasPrefix(e, "origin") }) {
+			t.Errorf("of %x the engine saw %x, events %q", in, out, events)
+		}
+	}
+}
+
 func TestO1_PassedWhenTooLarge(t *testing.T) {
 	large := frame(frameOrigin, 0, 0, make([]byte, testMaxFrame+1)...)
 	in := join(settings(), large)
@@ -97,7 +125,9 @@ func TestSettingsEvents(t *testing.T) {
 		{"zero", settings(maxStreams, 0), []string{"settings 0"}},
 		{"largest", settings(maxStreams, 1<<32-1), []string{"settings 4294967295"}},
 		{"twice in a frame, the last counts", settings(maxStreams, 7, maxStreams, 8), []string{"settings 8"}},
-		{"absent later", join(settings(maxStreams, 7), settings()), []string{"settings 7", "settings 7"}},
+		{"absent later", join(settings(maxStreams, 7), settings(), settings(maxStreams, 8)), []string{"settings 7", "settings 8"}},
+		{"repeated", join(settings(maxStreams, 7), settings(maxStreams, 7)), []string{"settings 7"}},
+		{"changed and back", join(settings(maxStreams, 7), settings(maxStreams, 8), settings(maxStreams, 7)), []string{"settings 7", "settings 8", "settings 7"}},
 		{"lowered", join(settings(), settings(maxStreams, 1)), []string{"settings 1000", "settings 1"}},
 		{"acknowledgement", join(settings(), frame(http2.FrameSettings, http2.FlagSettingsAck, 0)), []string{"settings 1000"}},
 		{"length", join(settings(), frame(http2.FrameSettings, 0, 0, 0, 3, 0, 0, 0)), []string{"settings 1000"}},
@@ -123,6 +153,7 @@ func TestGoAwayAndResetEvents(t *testing.T) {
 		{"goaway on a stream", frame(http2.FrameGoAway, 0, 1, words(7, 0)...), nil},
 		{"goaway cut short", frame(http2.FrameGoAway, 0, 0, append(words(7, 0), 1, 2, 3)...)[:18], nil},
 		{"reset", frame(http2.FrameRSTStream, 0, 1, words(uint32(http2.ErrCodeProtocol))...), []string{"unusable"}},
+		{"reset twice", join(frame(http2.FrameRSTStream, 0, 1, words(uint32(http2.ErrCodeProtocol))...), frame(http2.FrameRSTStream, 0, 3, words(uint32(http2.ErrCodeProtocol))...)), []string{"unusable"}},
 		{"reset for another reason", frame(http2.FrameRSTStream, 0, 1, words(uint32(http2.ErrCodeRefusedStream))...), nil},
 		{"reset of the connection", frame(http2.FrameRSTStream, 0, 0, words(uint32(http2.ErrCodeProtocol))...), nil},
 		{"reset of wrong length", frame(http2.FrameRSTStream, 0, 1, append(words(uint32(http2.ErrCodeProtocol)), 0)...), nil},

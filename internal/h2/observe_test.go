@@ -168,8 +168,8 @@ func TestO5_EverySplit(t *testing.T) {
 	kept := join(settings(3, 7), frame(http2.FrameData, 0, 1, make([]byte, 20)...))
 	last := frame(http2.FrameGoAway, 0, 0, words(1, 0)...)
 	in := join(settings(3, 7), origin("https://a.example", "https://b.example"),
-		frame(http2.FrameData, 0, 1, make([]byte, 20)...), origin(), last)
-	want := []string{"settings 7", `origin ["https://a.example" "https://b.example"] dropped 0`, "origin [] dropped 0", "goaway 1 0", "closed cut"}
+		frame(http2.FrameData, 0, 1, make([]byte, 20)...), origin(""), last)
+	want := []string{"settings 7", `origin ["https://a.example" "https://b.example"] dropped 0`, `origin [""] dropped 0`, "goaway 1 0", "closed cut"}
 	for first := 1; first < len(in); first++ {
 		for size := 1; size < 24; size++ {
 			var rec recorder
@@ -186,13 +186,17 @@ func TestO5_EverySplit(t *testing.T) {
 }
 
 func TestO5_NoAllocation(t *testing.T) {
-	in := join(frame(http2.FrameHeaders, http2.FlagHeadersEndHeaders, 1, make([]byte, 30)...),
+	frames := join(frame(http2.FrameHeaders, http2.FlagHeadersEndHeaders, 1, make([]byte, 30)...),
 		frame(http2.FrameData, http2.FlagDataEndStream, 1, make([]byte, 10_000)...),
 		frame(http2.FramePing, 0, 0, make([]byte, 8)...))
-	c, o := observe(&loopConn{in: in}, new(recorder), testMaxFrame)
-	o.scan.started = true
+	c, _ := observe(&fakeConn{in: join(settings(), bytes.Repeat(frames, 1000))}, new(recorder), testMaxFrame)
 	p := make([]byte, 4096)
-	if n := testing.AllocsPerRun(1000, func() { c.Read(p) }); n != 0 {
+	c.Read(p) // what the event of the SETTINGS frame allocates
+	if n := testing.AllocsPerRun(1000, func() {
+		if n, err := c.Read(p); n == 0 || err != nil {
+			t.Fatalf("Read: %d, %v", n, err)
+		}
+	}); n != 0 {
 		t.Errorf("Read allocates %v times", n)
 	}
 }
@@ -247,6 +251,32 @@ func TestReadErrorSticks(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"closed cut"}, rec.lines); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
+// idlingConn returns nothing from every other Read.
+type idlingConn struct {
+	fakeConn
+	n int
+}
+
+func (c *idlingConn) Read(p []byte) (int, error) {
+	if c.n++; c.n%2 == 1 {
+		return 0, nil
+	}
+	return c.fakeConn.Read(p)
+}
+
+// io.Reader: "callers should treat a return of 0 and nil as indicating that
+// nothing happened".
+func TestReadOfNothingIsNotPassedOn(t *testing.T) {
+	in := join(settings(), origin("https://a.example"), settings(3, 7))
+	for _, size := range []int{1, 4096} {
+		c, _ := observe(&idlingConn{fakeConn: fakeConn{in: in, sizes: []int{5}, err: errCut}}, new(recorder), testMaxFrame)
+		out, err := readAll(t, c, []int{size})
+		if !bytes.Equal(out, join(settings(), settings(3, 7))) || err != errCut {
+			t.Errorf("buffer of %d: read %x, %v", size, out, err)
+		}
 	}
 }
 

@@ -1,20 +1,17 @@
 package h2
 
-// The server chooses how much it sends in ORIGIN frames; this is how much of
-// it is kept for one connection. An unbounded set is a way to exhaust memory.
-const (
-	maxOriginEntries = 128
-	maxOriginBytes   = 64 << 10
-)
+// maxOriginBytes is how much ORIGIN payload is read on one connection (O4): the
+// server chooses how much it sends. Every byte counts, those of the lengths
+// too, so that empty entries are bounded as well. How many origins are kept of
+// it is up to the set.
+const maxOriginBytes = 64 << 10
 
-// originReader parses the payloads of a connection's ORIGIN frames, which
-// arrive in pieces of any size. RFC 8336 §2: a payload is a sequence of
-// entries, each a 16-bit length and as many bytes of text.
+// originReader parses the payload of an ORIGIN frame, which arrives in pieces
+// of any size. RFC 8336 §2: a payload is a sequence of entries, each a 16-bit
+// length and as many bytes of text.
 type originReader struct {
-	count, size int // entries and bytes of text accepted on this connection
-
-	// Of the frame being read:
 	left    int    // bytes of payload still to come
+	beyond  int    // how many of them, the last ones, exceed the cap; negative: none
 	length  int    // an entry's length, of which lengthN bytes were read
 	lengthN int    //
 	entry   int    // bytes of the current entry still to come
@@ -22,12 +19,13 @@ type originReader struct {
 	broken  bool   // an entry runs past the frame; the rest is not parsed
 	text    []byte // the accepted entries, one after the other
 	ends    []int  // where each of them ends in text
-	dropped int    // entries beyond the cap
+	dropped int    // entries beyond the cap, of which the lengths alone are read
 }
 
-// begin starts a frame whose payload is n bytes.
-func (r *originReader) begin(n int) {
-	*r = originReader{count: r.count, size: r.size, left: n}
+// begin starts a frame whose payload is n bytes, of which the first room are
+// within the cap.
+func (r *originReader) begin(n, room int) {
+	*r = originReader{left: n, beyond: n - room}
 }
 
 // write takes the next bytes of the payload.
@@ -60,13 +58,11 @@ func (r *originReader) beginEntry(n int) {
 		return
 	}
 	r.entry = n
-	r.keep = r.count < maxOriginEntries && r.size+n <= maxOriginBytes
+	r.keep = r.left-n >= r.beyond
 	if !r.keep {
 		r.dropped++
 		return
 	}
-	r.count++
-	r.size += n
 	r.ends = append(r.ends, len(r.text)+n)
 }
 
@@ -81,6 +77,6 @@ func (r *originReader) end() (entries []string, dropped int) {
 		}
 	}
 	dropped = r.dropped
-	r.begin(0)
+	*r = originReader{}
 	return entries, dropped
 }

@@ -68,11 +68,15 @@ func converse(t *testing.T, base *http.Transport, f func(*testing.T, *script)) {
 		s := &script{t: t, events: new(eventLog)}
 		s.client, s.server = memPipe()
 		s.conn = newConn(t, base, s.client, s.events)
+		defer s.close() // also when f gives up: the bubble would not end
 		s.accept(s.server)
 		f(t, s)
-		s.conn.Close()
-		s.server.Close()
 	})
+}
+
+func (s *script) close() {
+	s.conn.Close()
+	s.server.Close()
 }
 
 func newConn(t *testing.T, base *http.Transport, c net.Conn, ev h2.Events) *h2.Conn {

@@ -3,6 +3,7 @@ package h2
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"testing"
 
@@ -11,19 +12,24 @@ import (
 	"pgregory.net/rapid"
 )
 
-// smallMaxFrame makes frames that are too large cheap to generate.
-const smallMaxFrame = 64
+// These make frames that are too large, and ORIGIN frames that are too many,
+// cheap to generate.
+const (
+	smallMaxFrame   = 64
+	smallOriginRoom = 100
+)
 
 // checkObserver reads in through an observing connection in the given sizes
 // and compares the outcome with expect's.
-func checkObserver(t rapid.TB, in []byte, reads, bufs []int, together bool) {
+func checkObserver(t rapid.TB, in []byte, reads, bufs []int, together bool, originRoom int) {
 	var rec recorder
-	c, _ := observe(&fakeConn{in: in, sizes: reads, together: together, err: errCut}, &rec, smallMaxFrame)
+	c, o := observe(&fakeConn{in: in, sizes: reads, together: together, err: errCut}, &rec, smallMaxFrame)
+	o.scan.originRoom = originRoom
 	out, err := readAll(t, c, bufs)
 	if err != errCut {
 		t.Fatalf("Read failed with %v, want the connection's error", err)
 	}
-	wantOut, wantEvents := expect(t, in)
+	wantOut, wantEvents := expect(t, in, originRoom)
 	if !bytes.Equal(out, wantOut) {
 		t.Fatalf("of\n%x the engine saw\n%x, want\n%x", in, out, wantOut)
 	}
@@ -33,8 +39,9 @@ func checkObserver(t rapid.TB, in []byte, reads, bufs []int, together bool) {
 }
 
 // expect says what the engine should see of in, and which events there should
-// be, from what http2.Framer makes of it.
-func expect(t rapid.TB, in []byte) (out []byte, events []string) {
+// be, from what http2.Framer makes of it. Of ORIGIN payload originRoom bytes
+// are read.
+func expect(t rapid.TB, in []byte, originRoom int) (out []byte, events []string) {
 	var rec recorder
 	defer func() { events = rec.lines }()
 
@@ -42,7 +49,9 @@ func expect(t rapid.TB, in []byte) (out []byte, events []string) {
 	fr := http2.NewFramer(io.Discard, src)
 	fr.AllowIllegalReads = true
 	maxStreams := uint32(1000)
-	started, inBlock, entries, size := false, false, 0, 0
+	started, inBlock := false, false
+	settled, unusable, fenced, exceeded := false, false, false, false
+	origins := 0 // bytes of ORIGIN payload so far
 	for {
 		start := len(in) - src.Len()
 		fh, err := fr.ReadFrameHeader()
@@ -86,43 +95,48 @@ func expect(t rapid.TB, in []byte) (out []byte, events []string) {
 					next = s.Val
 				}
 				return s.Valid() // the engine checks it, the Framer does not
-			}) == nil {
-				maxStreams = next
+			}) == nil && (!settled || next != maxStreams) {
+				settled, maxStreams = true, next
 				rec.Settings(maxStreams)
 			}
 		case *http2.GoAwayFrame:
 			rec.GoAway(f.LastStreamID, uint32(f.ErrCode))
 		case *http2.RSTStreamFrame:
-			if f.ErrCode == http2.ErrCodeProtocol {
+			if f.ErrCode == http2.ErrCodeProtocol && !unusable {
+				unusable = true
 				rec.Unusable()
 			}
 		case *http2.UnknownFrame:
-			if !isOrigin || fh.StreamID != 0 || fh.Flags&0xf != 0 {
+			if !isOrigin || fh.StreamID != 0 || fh.Flags&0xf != 0 || exceeded {
 				break
 			}
 			var texts []string
 			dropped := 0
-			for p := f.Payload(); len(p) >= 2; {
-				n := int(binary.BigEndian.Uint16(p))
-				if p = p[2:]; n > len(p) {
+			for at := 0; at+2 <= len(f.Payload()); {
+				n := int(binary.BigEndian.Uint16(f.Payload()[at:]))
+				if at += 2; at+n > len(f.Payload()) {
 					break
 				}
-				if entries < 128 && size+n <= 64<<10 {
-					texts = append(texts, string(p[:n]))
-					entries++
-					size += n
+				if origins+at+n <= originRoom {
+					texts = append(texts, string(f.Payload()[at:at+n]))
 				} else {
 					dropped++
 				}
-				p = p[n:]
+				at += n
 			}
-			rec.Origin(texts, dropped)
+			origins += len(f.Payload())
+			exceeded = origins > originRoom
+			if !fenced || len(texts) > 0 || dropped > 0 {
+				fenced = true
+				rec.Origin(texts, dropped)
+			}
 		}
 	}
 }
 
-// drawFrame draws a frame: mostly well-formed, sometimes of a wrong length or
-// on a wrong stream, and sometimes larger than the engine accepts.
+// drawFrame draws a frame, or an ORIGIN frame a few times over: mostly
+// well-formed, sometimes of a wrong length or on a wrong stream, and sometimes
+// larger than the engine accepts.
 func drawFrame(t *rapid.T) []byte {
 	typ := http2.FrameType(rapid.SampledFrom([]int{
 		0x0, 0x1, 0x2, 0x3, 0x4, 0x5, 0x6, 0x7, 0x8, 0x9, 0xa, 0xc, 0xc, 0xc, 0xc, 0xd, 0x10, 0xff,
@@ -161,43 +175,42 @@ func drawFrame(t *rapid.T) []byte {
 		if rapid.IntRange(0, 4).Draw(t, "overrun") == 0 {
 			payload = append(payload, bytesUpTo(3)...)
 		}
-		return frame(typ, flags&^rapid.SampledFrom([]http2.Flags{0, 0xf}).Draw(t, "clear"), streamID, payload...)
+		flags &^= rapid.SampledFrom([]http2.Flags{0, 0xf}).Draw(t, "clear")
+		streamID &= rapid.SampledFrom([]uint32{0, 1<<32 - 1}).Draw(t, "clear")
+		times := rapid.SampledFrom([]int{1, 1, 1, 2, 8}).Draw(t, "times")
+		return bytes.Repeat(frame(typ, flags, streamID, payload...), times)
 	}
 	return frame(typ, flags, streamID, bytesUpTo(30)...)
 }
 
 func TestO5_ObserverAgreesWithFramer(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var in []byte
-		if rapid.IntRange(0, 9).Draw(t, "preface") > 0 {
-			in = settings()
-		}
-		for range rapid.IntRange(0, 12).Draw(t, "frames") {
-			in = append(in, drawFrame(t)...)
-		}
-		if rapid.Bool().Draw(t, "truncated") {
-			in = in[:rapid.IntRange(0, len(in)).Draw(t, "length")]
-		}
-		size := rapid.OneOf(rapid.IntRange(1, 12), rapid.IntRange(1, 200))
-		checkObserver(t, in,
-			rapid.SliceOfN(size, 1, 8).Draw(t, "reads"),
-			rapid.SliceOfN(size, 1, 8).Draw(t, "buffers"),
-			rapid.Bool().Draw(t, "together"))
-	})
+	for _, originRoom := range []int{0, 10, 30, smallOriginRoom, maxOriginBytes} {
+		t.Run(fmt.Sprintf("room for %d bytes", originRoom), func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				var in []byte
+				if rapid.IntRange(0, 9).Draw(t, "preface") > 0 {
+					in = settings()
+				}
+				for range rapid.IntRange(0, 40).Draw(t, "frames") {
+					in = append(in, drawFrame(t)...)
+				}
+				if rapid.Bool().Draw(t, "truncated") {
+					in = in[:rapid.IntRange(0, len(in)).Draw(t, "length")]
+				}
+				size := rapid.OneOf(rapid.IntRange(1, 12), rapid.IntRange(1, 200))
+				checkObserver(t, in,
+					rapid.SliceOfN(size, 1, 8).Draw(t, "reads"),
+					rapid.SliceOfN(size, 1, 8).Draw(t, "buffers"),
+					rapid.Bool().Draw(t, "together"), originRoom)
+			})
+		})
+	}
 }
 
 // FuzzObserver has the property of TestO5_ObserverAgreesWithFramer for any
 // bytes: in is what the server sends, sizes are those of the reads and of the
 // buffers in turn.
 func FuzzObserver(f *testing.F) {
-	ping := frame(http2.FramePing, 0, 0, make([]byte, 8)...)
-	f.Add(settings(3, 100), []byte{1})
-	f.Add(join(settings(), origin("https://a.example"), ping), []byte{5, 3})
-	f.Add(join(settings(), frame(frameOrigin, 0x1, 0, entries("a")...), frame(frameOrigin, 0, 3), ping), []byte{9, 10, 11})
-	f.Add(join(settings(), frame(http2.FrameHeaders, 0, 1, 0x88), origin("a"), frame(http2.FrameContinuation, 4, 1), origin("b")), []byte{200})
-	f.Add(join(origin("a"), settings(), frame(http2.FrameGoAway, 0, 0, words(1, 0)...)), []byte{2, 40})
-	f.Add(join(settings(), frame(frameOrigin, 0, 0, 0, 9, 'a'), frame(http2.FrameRSTStream, 0, 1, words(1)...)), []byte{7})
-	f.Add(join(settings(), frame(frameOrigin, 0, 0, make([]byte, smallMaxFrame+1)...), ping)[:60], []byte{1, 64})
 	f.Fuzz(func(t *testing.T, in, sizes []byte) {
 		var reads, bufs []int
 		for i, n := range sizes {
@@ -210,6 +223,6 @@ func FuzzObserver(f *testing.F) {
 		if len(bufs) == 0 {
 			bufs = []int{4096}
 		}
-		checkObserver(t, in, reads, bufs, len(sizes)%3 == 0)
+		checkObserver(t, in, reads, bufs, len(sizes)%3 == 0, smallOriginRoom)
 	})
 }
