@@ -27,13 +27,14 @@ const (
 	ReasonAddressMismatch   Reason = "address-mismatch"   // the host does not resolve to the connection's address (C9)
 	ReasonMisdirected       Reason = "misdirected"        // the host was answered 421 there (C10)
 	ReasonVetoed            Reason = "vetoed"             // Policy.Allow said no (C11)
+	ReasonUnproven          Reason = "unproven"           // the request's body cannot be had twice, and the host was not answered there yet (M6)
 )
 
 // Decision tells which connection carries a request and why.
 type Decision struct {
 	Host       string    // the request's host: A-labels, lower case
-	Conn       uint64    // the connection's number; 0 if one would have to be dialed
-	ConnHost   string    // the host that the connection was dialed for; empty if Conn is 0
+	Conn       uint64    // the connection's number; 0 if it is not open yet
+	ConnHost   string    // the host that the connection was dialed for, or is being dialed for if it would be joined; else empty if Conn is 0
 	Shared     bool      // the connection was dialed for another host
 	Reused     bool      // the connection was open before the request
 	Reason     Reason    // own, shared, joined or dialed; disabled for what is not the pool's, see transport.Transport.Explain

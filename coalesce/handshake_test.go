@@ -90,6 +90,48 @@ func (s *server) dial(t *testing.T, config *tls.Config) (tls.ConnectionState, er
 	return c.ConnectionState(), nil
 }
 
+// That a verified chain speaks for names other than the one it was verified for
+// (C3, C5) rests on how crypto/x509 applies name constraints: to all names of the
+// leaf. A CA that may not issue for a name does not get it shared either.
+func TestC3_NameConstraintsConcernAllNames(t *testing.T) {
+	issue := func(template, parent *x509.Certificate, public, signer any) *x509.Certificate {
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		names []string
+		want  bool
+	}{
+		{[]string{"a.example.com", "b.example.com"}, true},
+		{[]string{"a.example.com", "b.example.org"}, false},
+	} {
+		valid := x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+		ca := valid
+		ca.IsCA, ca.BasicConstraintsValid = true, true
+		ca.PermittedDNSDomainsCritical, ca.PermittedDNSDomains = true, []string{"example.com"}
+		root := issue(&ca, &ca, key.Public(), key)
+		leaf := valid
+		leaf.DNSNames = tt.names
+		roots := x509.NewCertPool()
+		roots.AddCert(root)
+		chains, err := issue(&leaf, root, key.Public(), key).Verify(x509.VerifyOptions{DNSName: "a.example.com", Roots: roots})
+		if got := err == nil && len(chains) > 0; got != tt.want {
+			t.Errorf("names %q, verified for the first: %v, %v; want %v", tt.names, got, err, tt.want)
+		}
+	}
+}
+
 // What C3 concludes from ServerName rests on what crypto/tls puts there.
 func TestC3_ServerNameOfRealHandshakes(t *testing.T) {
 	s := newServer(t)

@@ -37,14 +37,21 @@ type Request struct {
 	// Misdirected tells that the host was answered 421 on the connection that
 	// is asked about, or by a server with its certificate and address (C10).
 	Misdirected bool
+
+	// Said is what Consult has returned for the host and the connection that
+	// is asked about (C6, C11); empty if it was not called.
+	Said Reason
 }
 
-// Judge applies to r the rules that look at values alone: C1 to C5 and C7 to
-// C10. It returns ReasonOwn for a connection that was dialed for the host,
-// ReasonShared for one that may carry its requests if Consult agrees, and
-// otherwise the Reason of the first rule that fails. It does not count streams:
-// whether the connection has one left is for the caller to know. It does not
-// allocate, and must not run while c.Origins is changed.
+// Judge applies the rules to r. It returns ReasonOwn for a connection that was
+// dialed for the host, ReasonShared for one that may carry its requests, and
+// otherwise the Reason of the first rule that fails. Where Consults is true and
+// r.Said is empty, ReasonShared is subject to what Consult says.
+//
+// Judge is a function of its arguments alone: it runs no code of the caller's,
+// keeps nothing and does not allocate. It does not count streams: whether the
+// connection has one left is for the caller to know. It must not run while
+// c.Origins is changed.
 func (p *Policy) Judge(c *Conn, r *Request, now time.Time) Reason {
 	if r.Host == c.Host && r.Port == c.Port && r.Partition == c.Partition {
 		// The connection was dialed for this very host; who answers on it was
@@ -71,6 +78,10 @@ func (p *Policy) Judge(c *Conn, r *Request, now time.Time) Reason {
 	if !c.Coverage.Covers(r.Host) {
 		return ReasonNotCovered
 	}
+	// C6, see Consult.
+	if r.Said == ReasonUnverified {
+		return ReasonUnverified
+	}
 	// C7: the server authenticated the whole connection as one client. On it
 	// a request to another host would act with an identity that was shown to
 	// the first host only (a confused deputy).
@@ -91,6 +102,10 @@ func (p *Policy) Judge(c *Conn, r *Request, now time.Time) Reason {
 	// host. Asking again costs a round trip each time.
 	if r.Misdirected {
 		return ReasonMisdirected
+	}
+	// C11, see Consult.
+	if r.Said == ReasonVetoed {
+		return ReasonVetoed
 	}
 	return ReasonShared
 }
@@ -149,47 +164,6 @@ func verified(c *Conn) bool {
 	// leaves ServerName empty and does not tell which address it verified.
 	// That the certificate has the address comes to the same.
 	return c.TLS.ServerName == "" && c.Coverage.Covers(c.Host)
-}
-
-// evident reports whether there is the evidence beside the certificate that
-// Match asks for (C9).
-func (p *Policy) evident(c *Conn, r *Request, listed bool) bool {
-	switch p.Match {
-	case MatchCertificate:
-		// Nothing more. Whoever holds the key of a certificate that names the
-		// host gets the host's requests without being on the path to it.
-		return true
-	case MatchOrigin:
-		// RFC 8336 §2.4 lets an origin set replace DNS. Its §4 warns of what
-		// MatchCertificate risks, limited here to servers that list the host.
-		return listed || sameAddr(c, r)
-	default:
-		return sameAddr(c, r)
-	}
-}
-
-// sameAddr reports whether the host resolves to the address that the
-// connection is connected to (RFC 9113 §9.1.1, RFC 9110 §4.3.3). A stolen or
-// mis-issued certificate is then of use only to those who also control the
-// host's DNS or the path to its address.
-//
-// The socket's peer is compared, not what the other host resolves to: two
-// hosts may have one address in common and the connection lead to another.
-func sameAddr(c *Conn, r *Request) bool {
-	remote := c.RemoteAddr.Addr()
-	if !remote.IsValid() {
-		return false // an unknown peer equals no address, an unset one neither
-	}
-	remote = unmap(remote)
-	for _, addr := range r.Addrs {
-		// Zones are a part of an Addr: fe80::1 on two links is two machines.
-		if unmap(addr) == remote {
-			return true
-		}
-	}
-	// An IP literal is its own address, looked up or not.
-	literal, ok := parseAddr(r.Host)
-	return ok && literal == remote
 }
 
 // equalFold reports whether s equals the canonical host, letters of s folded

@@ -48,7 +48,7 @@ func (p *pair) judge() coalesce.Reason { return p.policy.Judge(&p.conn, &p.reque
 func (p *pair) origins(entries ...string) {
 	p.conn.Origins = new(coalesce.OriginSet)
 	p.conn.Origins.Init(p.conn.Host, p.conn.Port)
-	p.conn.Origins.Add(entries)
+	p.conn.Origins.Add(entries, 0)
 }
 
 type judgeCase struct {
@@ -215,6 +215,14 @@ func TestC9_AddressMismatch(t *testing.T) {
 		{"same zone", addrs("fe80::9%eth0", "fe80::9%eth0"), coalesce.ReasonShared},
 		{"other zone", addrs("fe80::9%eth0", "fe80::9%eth1"), coalesce.ReasonAddressMismatch},
 		{"zone and none", addrs("fe80::9%eth0", "fe80::9"), coalesce.ReasonAddressMismatch},
+		{"zone of a global answer", addrs("2001:db8::9", "2001:db8::9%eth0"), coalesce.ReasonShared},
+		{"zone of a global peer", addrs("2001:db8::9%eth0", "2001:db8::9"), coalesce.ReasonShared},
+		{"a thousand others", func(p *pair) {
+			p.request.Addrs = nil
+			for i := range 1000 {
+				p.request.Addrs = append(p.request.Addrs, netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}))
+			}
+		}, coalesce.ReasonAddressMismatch},
 		{"mapped with a zone", addrs("::ffff:192.0.2.9%eth0", "192.0.2.9"), coalesce.ReasonAddressMismatch},
 		{"unknown peer", addrs("", "192.0.2.9"), coalesce.ReasonAddressMismatch},
 		{"unknown peer, unset answer", func(p *pair) {
@@ -256,6 +264,21 @@ func TestC10_Misdirected(t *testing.T) {
 	})
 }
 
+// C6 and C11 have their places in the order once the caller's code has been
+// asked.
+func TestC6_C11_Said(t *testing.T) {
+	said := func(r coalesce.Reason) func(*pair) { return func(p *pair) { p.request.Said = r } }
+	runJudge(t, []judgeCase{
+		{"not asked", said(""), coalesce.ReasonShared},
+		{"agreed", said(coalesce.ReasonShared), coalesce.ReasonShared},
+		{"VerifyConnection refused", said(coalesce.ReasonUnverified), coalesce.ReasonUnverified},
+		{"Allow refused", said(coalesce.ReasonVetoed), coalesce.ReasonVetoed},
+		{"own, whatever was said", func(p *pair) {
+			p.request.Host, p.request.Said = "a.example.com", coalesce.ReasonVetoed
+		}, coalesce.ReasonOwn},
+	})
+}
+
 func TestC12_OwnOnly(t *testing.T) {
 	runJudge(t, []judgeCase{{"own only", func(p *pair) { p.request.Own = true }, coalesce.ReasonDisabled}})
 }
@@ -265,7 +288,7 @@ func TestC12_OwnOnly(t *testing.T) {
 func TestJudgeOrder(t *testing.T) {
 	p := shareable()
 	good := shareable()
-	p.request = coalesce.Request{Host: "b.example.org", Port: 1, Own: true, Misdirected: true}
+	p.request = coalesce.Request{Host: "b.example.org", Port: 1, Own: true, Misdirected: true, Said: coalesce.ReasonUnverified}
 	p.conn.Draining, p.conn.HostsFull, p.conn.ClientCert = true, true, true
 	p.conn.TLS = nil
 	p.now = notAfter.Add(1)
@@ -282,10 +305,12 @@ func TestJudgeOrder(t *testing.T) {
 		{coalesce.ReasonUnverified, func() { p.conn.TLS = good.conn.TLS }},
 		{coalesce.ReasonExpired, func() { p.now = now }},
 		{coalesce.ReasonNotCovered, func() { p.request.Host = "b.example.com" }},
+		{coalesce.ReasonUnverified, func() { p.request.Said = coalesce.ReasonVetoed }},
 		{coalesce.ReasonClientCertificate, func() { p.conn.ClientCert = false }},
 		{coalesce.ReasonNotInOriginSet, func() { p.conn.Origins = nil }},
 		{coalesce.ReasonAddressMismatch, func() { p.request.Addrs = good.request.Addrs }},
 		{coalesce.ReasonMisdirected, func() { p.request.Misdirected = false }},
+		{coalesce.ReasonVetoed, func() { p.request.Said = coalesce.ReasonShared }},
 		{coalesce.ReasonShared, func() {}},
 	} {
 		if got := p.judge(); got != step.want {

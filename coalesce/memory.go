@@ -47,7 +47,7 @@ func NewMemory(size int) *Memory {
 
 // Add remembers k until the given time, in place of what it remembered of k.
 func (m *Memory) Add(k MemoryKey, until time.Time) {
-	k = k.unmapped()
+	k = k.canonical()
 	// The strings may be parts of a longer one, such as a URL with a token in
 	// it, which must not live on in here.
 	k.Host, k.Partition = strings.Clone(k.Host), strings.Clone(k.Partition)
@@ -58,7 +58,7 @@ func (m *Memory) Add(k MemoryKey, until time.Time) {
 
 // Has reports whether k is remembered at the time now. It does not allocate.
 func (m *Memory) Has(k MemoryKey, now time.Time) bool {
-	k = k.unmapped()
+	k = k.canonical()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	until, ok := m.lru.Get(k)
@@ -76,9 +76,9 @@ func (m *Memory) Len() int {
 	return m.lru.Len()
 }
 
-// unmapped makes one key of the two forms in which an IPv4 peer is reported,
+// canonical makes one key of the forms in which a peer may be reported,
 // depending on the kind of socket.
-func (k MemoryKey) unmapped() MemoryKey {
-	k.RemoteAddr = netip.AddrPortFrom(k.RemoteAddr.Addr().Unmap(), k.RemoteAddr.Port())
+func (k MemoryKey) canonical() MemoryKey {
+	k.RemoteAddr = netip.AddrPortFrom(CanonicalAddr(k.RemoteAddr.Addr()), k.RemoteAddr.Port())
 	return k
 }

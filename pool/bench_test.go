@@ -5,19 +5,27 @@ import (
 	"testing"
 )
 
+func get(b *testing.B, r *rig, host string) {
+	ctx := context.Background()
+	b.ReportAllocs()
+	for b.Loop() {
+		l, err := r.Get(ctx, request(host))
+		if err != nil {
+			b.Fatal(err)
+		}
+		l.Release()
+	}
+}
+
 func BenchmarkGet(b *testing.B) {
 	for _, bench := range []struct{ name, host string }{{"own", "a.test"}, {"shared", "b.test"}} {
 		b.Run(bench.name, func(b *testing.B) {
+			get(b, warm(b), bench.host)
+		})
+		b.Run(bench.name+"/origin-set", func(b *testing.B) {
 			r := warm(b)
-			ctx := context.Background()
-			b.ReportAllocs()
-			for b.Loop() {
-				l, err := r.Get(ctx, request(bench.host))
-				if err != nil {
-					b.Fatal(err)
-				}
-				l.Release()
-			}
+			r.conn(0).obs.Origin([]string{"https://b.test"}, 0)
+			get(b, r, bench.host)
 		})
 		b.Run(bench.name+"/parallel", func(b *testing.B) {
 			r := warm(b)

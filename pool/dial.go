@@ -84,7 +84,7 @@ func (p *Pool) dialLocked(w *waiter, addrs []netip.Addr, room int) {
 	p.goLocked(func() {
 		defer context.AfterFunc(p.ctx, cancel)()
 		defer lent.from.Store(nil)
-		c, err := p.cfg.Dial(ctx, Target{Host: h.key.name, Port: h.key.port, Addrs: addrs}, observer{d.entry})
+		c, err := p.cfg.Dial(ctx, Target{Host: h.key.name, Port: h.key.port, Partition: h.key.partition, Addrs: addrs}, observer{d.entry})
 		p.dialed(d, c, err)
 	})
 }
@@ -188,7 +188,7 @@ func (p *Pool) dialed(d *dial, c *Dialed, err error) {
 		p.dialFailedLocked(d, err)
 		return
 	}
-	p.readyLocked(e, c, cert)
+	p.readyLocked(d, c, cert)
 	for _, w := range p.waiting.snapshot() {
 		switch {
 		case w.dial == d:
@@ -203,6 +203,7 @@ func (p *Pool) dialed(d *dial, c *Dialed, err error) {
 		}
 	}
 	p.routeQueueLocked() // or e would be idle before those who waited have it
+	p.supersedeLocked(e) // ORIGIN frames may have come already
 	p.freedLocked(e)
 }
 
@@ -266,8 +267,9 @@ func abandon(err error) {
 	}
 }
 
-// readyLocked takes e into use.
-func (p *Pool) readyLocked(e *entry, c *Dialed, cert *certificate) {
+// readyLocked takes the connection that d has made into use.
+func (p *Pool) readyLocked(d *dial, c *Dialed, cert *certificate) {
+	e := d.entry
 	p.nextID++
 	e.id = p.nextID
 	e.opened = time.Now()
@@ -276,12 +278,13 @@ func (p *Pool) readyLocked(e *entry, c *Dialed, cert *certificate) {
 		Host:       e.key.name,
 		Port:       e.key.port,
 		Partition:  e.key.partition,
-		RemoteAddr: c.RemoteAddr,
+		RemoteAddr: netip.AddrPortFrom(coalesce.CanonicalAddr(c.RemoteAddr.Addr()), c.RemoteAddr.Port()),
 		TLS:        c.TLS,
 		Verify:     c.Verify,
 		ClientCert: c.ClientCert,
 		Origins:    &e.origins,
 	}
+	e.addressed = slices.Contains(d.addrs, e.facts.RemoteAddr.Addr())
 	if cert != nil {
 		e.cert = p.index.certificateFor(cert.coverage)
 		e.facts.Coverage = e.cert.coverage

@@ -72,6 +72,11 @@ type entry struct {
 	origins coalesce.OriginSet
 	listed  []string // hosts at its port that ORIGIN frames have listed
 
+	addressed bool                         // its address is one that its host resolved to
+	wanted    bool                         // a request that wants its host's own connection was sent on it: O6 does not end it
+	asking    bool                         // the caller's code is being asked about takeovers
+	takeovers map[takeover]coalesce.Reason // what it said
+
 	streams    int    // leases out
 	maxStreams uint32 // the server's limit
 	settled    bool   // the server's SETTINGS have arrived, or were given up on

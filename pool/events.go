@@ -39,12 +39,12 @@ func (o observer) Closed(error) {
 	p.setStateLocked(o.e, stateClosed)
 }
 
-func (o observer) Origin(entries []string, _ int) {
+func (o observer) Origin(entries []string, dropped int) {
 	p, e := o.e.pool, o.e
 	p.mu.Lock()
 	defer p.unlock()
 	seen := e.origins.Seen()
-	added := e.origins.Add(entries)
+	added := e.origins.Add(entries, dropped)
 	e.listed = append(e.listed, added...)
 	if e.state != stateReady || seen && len(added) == 0 {
 		return // index.add enters what is listed; and floods are not to cost much
@@ -61,6 +61,7 @@ func (o observer) Origin(entries []string, _ int) {
 		}
 	}
 	p.queueLocked(e.waiters.ws...) // those outside have to look elsewhere
+	p.supersedeLocked(e)
 }
 
 // changed moves e on, because of something that the connection reported.

@@ -208,11 +208,10 @@ func (p *Pool) missedLocked(w *waiter) *entry {
 		if p.memory.Len() > 0 {
 			continue // what kept w off may have been forgotten since; that wakes nobody
 		}
-		said := w.answers[e.id]
-		if w.ownOnly() || said != "" && said != coalesce.ReasonShared || !w.provenOn(e) {
+		if w.ownOnly() || !w.provenOn(e) {
 			continue
 		}
-		if p.judgeLocked(e, &ask, time.Now()) == coalesce.ReasonShared {
+		if p.judgeLocked(w, e, &ask, time.Now()) == coalesce.ReasonShared {
 			return e
 		}
 	}

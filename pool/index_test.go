@@ -214,8 +214,7 @@ func warm(t testing.TB) *rig {
 
 func TestP1_WarmGetAllocatesNothing(t *testing.T) {
 	for host, kind := range map[string]coalesce.Reason{"a.test": coalesce.ReasonOwn, "b.test": coalesce.ReasonShared} {
-		t.Run(string(kind), func(t *testing.T) {
-			r := warm(t)
+		allocates := func(t *testing.T, r *rig) {
 			ctx := context.Background()
 			n := testing.AllocsPerRun(1000, func() {
 				l, err := r.Get(ctx, request(host))
@@ -228,6 +227,12 @@ func TestP1_WarmGetAllocatesNothing(t *testing.T) {
 			if n != 0 {
 				t.Errorf("%v allocations", n)
 			}
+		}
+		t.Run(string(kind), func(t *testing.T) { allocates(t, warm(t)) })
+		t.Run(string(kind)+"/ORIGIN", func(t *testing.T) { // O6 is looked at whenever it becomes idle
+			r := warm(t)
+			r.conn(0).obs.Origin([]string{"https://b.test"}, 0)
+			allocates(t, r)
 		})
 	}
 }

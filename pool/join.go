@@ -16,8 +16,7 @@ func (p *Pool) joinLocked(w *waiter, addrs []netip.Addr, room int) bool {
 			return true
 		}
 	}
-	wait := p.cfg.Policy.JoinWaitOrDefault()
-	if w.ownOnly() || w.ProvenOnly || w.noJoin || w.host.noJoin || wait < 0 || !p.sharesLocked() {
+	if w.noJoin || w.host.noJoin || !p.joinsLocked(w) {
 		return false
 	}
 	d := p.joinableLocked(w, addrs)
@@ -25,8 +24,13 @@ func (p *Pool) joinLocked(w *waiter, addrs []netip.Addr, room int) bool {
 		return false
 	}
 	p.waitForLocked(w, d)
-	w.joinTimer = time.AfterFunc(wait, func() { p.joinExpired(w, d) })
+	w.joinTimer = time.AfterFunc(p.cfg.Policy.JoinWaitOrDefault(), func() { p.joinExpired(w, d) })
 	return true
+}
+
+// joinsLocked reports whether w may wait for another host's handshake at all.
+func (p *Pool) joinsLocked(w *waiter) bool {
+	return !w.ownOnly() && !w.ProvenOnly && p.cfg.Policy.JoinWaitOrDefault() >= 0 && p.sharesLocked()
 }
 
 // joinableLocked returns a dial of another host that may reach one of addrs; nil
@@ -35,7 +39,7 @@ func (p *Pool) joinableLocked(w *waiter, addrs []netip.Addr) *dial {
 	b := bucket{partition: w.Partition, port: w.Port}
 	for _, b.addr = range addrs {
 		for _, d := range p.dialing[b] {
-			if d.host != w.host && d.takes() {
+			if d.host.key != w.key() && d.takes() {
 				return d
 			}
 		}
@@ -95,7 +99,7 @@ func (p *Pool) joinedLocked(w *waiter, e *entry) {
 	}
 	addrs, _ := p.addressesLocked(w.host.key, p.evidenceAge())
 	ask := w.ask(addrs)
-	switch p.judgeLocked(e, &ask, time.Now()) {
+	switch p.judgeLocked(w, e, &ask, time.Now()) {
 	case coalesce.ReasonShared, coalesce.ReasonFull:
 	default:
 		w.noJoin = true

@@ -18,7 +18,7 @@ type Lease struct {
 	kind       coalesce.Reason
 	reused     bool
 	idleFor    time.Duration
-	considered []coalesce.Verdict
+	considered *consideration // nil unless Request.Explain
 }
 
 // Conn returns the connection.
@@ -45,17 +45,22 @@ func (l *Lease) Fresh() bool { return l.kind == coalesce.ReasonDialed }
 // open but unused before is not Reused here, but is in Decision.
 func (l *Lease) Reused() (reused bool, idle time.Duration) { return l.reused, l.idleFor }
 
-// Decision tells which connection was chosen, and why.
+// Decision tells which connection was chosen, and why. It runs the caller's
+// code (C6, C11) about connections that it was not asked about on the way,
+// since an older or a better one was found.
 func (l *Lease) Decision() coalesce.Decision {
-	return coalesce.Decision{
-		Host:       l.name,
-		Conn:       l.e.id,
-		ConnHost:   l.e.key.name,
-		Shared:     l.Shared(),
-		Reused:     l.kind == coalesce.ReasonOwn || l.kind == coalesce.ReasonShared,
-		Reason:     l.kind,
-		Considered: l.considered,
+	d := coalesce.Decision{
+		Host:     l.name,
+		Conn:     l.e.id,
+		ConnHost: l.e.key.name,
+		Shared:   l.Shared(),
+		Reused:   l.kind == coalesce.ReasonOwn || l.kind == coalesce.ReasonShared,
+		Reason:   l.kind,
 	}
+	if l.considered != nil {
+		d.Considered = l.considered.verdicts()
+	}
+	return d
 }
 
 // Answered records that the server has answered for the host, with anything
@@ -99,6 +104,7 @@ func (p *Pool) takeLocked(e *entry, place *placement, r *Request, kind coalesce.
 		l.idleFor = e.lastUsed.Sub(e.idleSince)
 		p.idle.remove(e)
 	}
+	e.wanted = e.wanted || place == nil && (r.ownOnly() || r.ProvenOnly)
 	e.streams++
 	e.requests++
 	p.stats.Streams++
@@ -155,6 +161,8 @@ func (p *Pool) freedLocked(e *entry) {
 	case stateDraining:
 		p.setStateLocked(e, stateClosed)
 	case stateReady:
-		p.becomeIdleLocked(e)
+		if !p.supersededLocked(e) {
+			p.becomeIdleLocked(e)
+		}
 	}
 }

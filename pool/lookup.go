@@ -5,8 +5,9 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
+
+	"github.com/h2coalesce/h2coalesce/coalesce"
 )
 
 // lookup is a look-up of a host under way.
@@ -92,8 +93,11 @@ func (p *Pool) recheckLocked(h *host, e *entry, pl *placement) {
 	p.resolveLocked(p.ctx, h.key, func(addrs []netip.Addr, err error) {
 		pl.checking = false
 		pl.checked = time.Now()
-		gone := notFound(err) || err == nil && !slices.Contains(addrs, e.facts.RemoteAddr.Addr())
-		if gone && e.hosts[h.key.name] == pl {
+		if e.hosts[h.key.name] != pl || err != nil && !notFound(err) {
+			return
+		}
+		ask := coalesce.Request{Host: h.key.name, Port: h.key.port, Partition: h.key.partition, Addrs: addrs}
+		if p.judgeAskedLocked(e, &ask, pl.checked) == coalesce.ReasonAddressMismatch {
 			p.unplaceLocked(e, h.key.name)
 		}
 	})
@@ -126,6 +130,7 @@ func (p *Pool) resolveLocked(ctx context.Context, key hostKey, done func([]netip
 		defer context.AfterFunc(p.ctx, cancel)()
 		defer cancel()
 		addrs, err := p.cfg.Resolve(ctx, key.name)
+		addrs = canonicalAddrs(addrs)
 		p.mu.Lock()
 		defer p.unlock()
 		if err == nil {
@@ -135,4 +140,14 @@ func (p *Pool) resolveLocked(ctx context.Context, key hostKey, done func([]netip
 		done(addrs, err)
 	})
 	return cancel
+}
+
+// canonicalAddrs returns addrs in the form in which the index and the rules
+// compare them.
+func canonicalAddrs(addrs []netip.Addr) []netip.Addr {
+	out := make([]netip.Addr, len(addrs))
+	for i, a := range addrs {
+		out[i] = coalesce.CanonicalAddr(a)
+	}
+	return out
 }

@@ -3,6 +3,7 @@ package pool_test
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
@@ -100,7 +101,13 @@ func TestC9_AddressTTL(t *testing.T) {
 	}{
 		{name: "still there", stays: true, set: func(*rig) {}},
 		{name: "one address of several", stays: true, set: func(r *rig) { r.dns["b.test"] = []netip.Addr{addr3, addr1} }},
+		{name: "an address, mapped to IPv6", stays: true, set: func(r *rig) { r.dns["b.test"] = []netip.Addr{netip.AddrFrom16(addr1.As16())} }},
 		{name: "moved", set: func(r *rig) { r.dns["b.test"] = []netip.Addr{addr3} }},
+		{name: "no address", set: func(r *rig) { r.dns["b.test"] = []netip.Addr{} }},
+		{name: "no such host", set: func(r *rig) {
+			r.dns["b.test"] = []netip.Addr{addr3} // by the time of the next request
+			r.lookupErr = &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}
+		}},
 		{name: "error", stays: true, set: func(r *rig) { r.lookupErr = errNoHost }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -192,40 +199,6 @@ func TestP8_NewAnswerHelpsThoseInLine(t *testing.T) {
 		b2 := r.goGet("b.test")
 		wantServed(t, b, b2)
 	}, one)
-}
-
-// Explain looks up what it needs, keeps nothing and opens nothing.
-func TestExplainChangesNothing(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
-		r.shared("a.test", "b.test")
-		r.get("a.test").end()
-		for range 2 {
-			d, err := r.Explain(t.Context(), request("b.test"))
-			if err != nil || !d.Shared || !d.Reused || d.Conn != 1 || d.Reason != coalesce.ReasonShared {
-				t.Errorf("%+v, %v", d, err)
-			}
-		}
-		r.wantLookups("b.test", 2)
-		d, err := r.Explain(t.Context(), own("b.test"))
-		if err != nil || d.Shared || d.Conn != 0 || d.Reason != coalesce.ReasonDialed {
-			t.Errorf("%+v, %v", d, err)
-		}
-		if _, err := r.Explain(t.Context(), request("nx.test")); !errors.Is(err, errNoHost) {
-			t.Error(err)
-		}
-		r.conn(0).settings(0)
-		if d, _ := r.Explain(t.Context(), request("b.test")); d.Considered[0].Reason != coalesce.ReasonFull {
-			t.Errorf("%+v", d)
-		}
-		r.wantDials(1)
-		if got := r.Conns()[0].Hosts; !slices.Equal(got, []string{"a.test"}) {
-			t.Errorf("hosts %q", got)
-		}
-		r.Close()
-		if _, err := r.Explain(t.Context(), request("b.test")); err != pool.ErrClosed {
-			t.Error(err)
-		}
-	})
 }
 
 // A pool that is used without a resolver gives host and port to Dial alone and

@@ -20,6 +20,7 @@ func (l *Lease) Misdirected() (retry bool) {
 	p.mu.Lock()
 	defer p.unlock()
 	p.stats.Misdirected++
+	l.delistLocked()
 	switch {
 	case l.Shared():
 	case l.Fresh():
@@ -34,10 +35,18 @@ func (l *Lease) Misdirected() (retry bool) {
 	p.rememberLocked(e.memoryKey(l.name), now)
 	e.exclude(l.name)
 	p.unplaceLocked(e, l.name)
-	p.index.unlist(e, l.name)
-	e.origins.Remove(l.name, e.key.port)
 	p.unplaceAlikeLocked(e, l.name)
 	return true
+}
+
+// delistLocked takes the request's origin out of the connection's origin set
+// (O3, RFC 8336 §2.3).
+func (l *Lease) delistLocked() {
+	if l.fronts {
+		return // the server has answered for another host
+	}
+	l.e.pool.index.unlist(l.e, l.name)
+	l.e.origins.Remove(l.name, l.e.key.port)
 }
 
 // unplaceAlikeLocked takes the host called name off the connections that what
@@ -82,6 +91,7 @@ func (l *Lease) MisdirectedAgain() {
 	p.mu.Lock()
 	defer p.unlock()
 	p.stats.Misdirected++
+	l.delistLocked()
 	l.rememberOwnLocked(time.Now())
 }
 

@@ -55,6 +55,46 @@ func TestM2_EvictsTheHostAlone(t *testing.T) {
 	})
 }
 
+// O3, RFC 8336 §2.3: a 421 takes its origin out of the connection's set, also
+// that of the connection's own host. The host may use its connection still.
+func TestO3_MisdirectedOwnOriginIsRemoved(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test", "b.test")
+		r.conns0(t).lists("b.test")
+		if got := r.Conns()[0].OriginSet; !slices.Equal(got, []string{"https://a.test", "https://b.test"}) {
+			t.Errorf("origin set %q", got)
+		}
+		r.get("a.test").misdirect()
+		if got := r.Conns()[0].OriginSet; !slices.Equal(got, []string{"https://b.test"}) {
+			t.Errorf("origin set %q after a 421", got)
+		}
+		if a := r.get("a.test"); a.kind() != coalesce.ReasonOwn {
+			t.Errorf("a: %s", a.kind())
+		}
+		fronted := request("b.test")
+		fronted.Fronts = true
+		b := r.do(fronted)
+		b.conn().lists("c.test")
+		b.lease.Misdirected()
+		if got := r.Conns()[1].OriginSet; !slices.Contains(got, "https://b.test") {
+			t.Errorf("origin set %q: b is out for an answer that was not about b", got)
+		}
+	})
+}
+
+// O3: the retry's 421, too.
+func TestO3_MisdirectedAgainIsRemoved(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test")
+		a := r.conns0(t)
+		a.lists()
+		r.get("a.test").lease.MisdirectedAgain()
+		if got := r.Conns()[0].OriginSet; len(got) != 0 {
+			t.Errorf("origin set %q", got)
+		}
+	})
+}
+
 // conns0 opens the first connection, of a.test.
 func (r *rig) conns0(t *testing.T) *fakeConn {
 	t.Helper()

@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/h2coalesce/h2coalesce/coalesce"
 	"github.com/h2coalesce/h2coalesce/pool"
 )
 
@@ -148,7 +149,7 @@ func (m *model) do(s step) {
 	case "race":
 		m.race(s)
 	case "explain":
-		m.Explain(context.Background(), q)
+		m.explained(q)
 	case "goaway":
 		if c, ok := of(m.live(), s.a); ok {
 			m.factsOf(c).told = true
@@ -292,4 +293,47 @@ func (m *model) misdirected(c *call) {
 		}
 	}
 	m.end(c)
+}
+
+// explained asks what would become of a request, makes it, and looks whether
+// the answer was true.
+func (m *model) explained(q pool.Request) {
+	before := m.lookupsOf(q.Host)
+	d, err := m.Explain(context.Background(), q)
+	known := m.lookupsOf(q.Host) == before // if not, the request does not know the addresses that Explain has found
+	q.Explain = true
+	m.begin(q)
+	c := m.calls[len(m.calls)-1]
+	if !c.returned() || c.err != nil {
+		if err == nil && d.Conn != 0 && !m.mayWait() {
+			m.rec.Errorf("%s was to go on connection %d (%s), but waits or fails: %v", q.Host, d.Conn, d.Reason, c.err)
+		}
+		return
+	}
+	got := c.lease.Decision()
+	if m.mayWait() || got.Reason == coalesce.ReasonDialed || got.Reason == coalesce.ReasonJoined {
+		return // what it waited for came meanwhile
+	}
+	if err != nil || d.Conn != got.Conn || d.Reason != got.Reason || known && !slices.Equal(d.Considered, got.Considered) {
+		m.rec.Errorf("%s went on %+v; Explain said %+v, %v", q.Host, got, d, err)
+	}
+}
+
+// mayWait reports whether a request may be held up by more than what Explain
+// looks at: a look-up that takes time, or fails, or an engine that refuses.
+func (m *model) mayWait() bool {
+	m.rig.mu.Lock()
+	slow := m.lookupTime > 0 || m.lookupErr != nil
+	m.rig.mu.Unlock()
+	return slow || slices.ContainsFunc(m.open(), func(c *fakeConn) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.refuse
+	})
+}
+
+func (m *model) lookupsOf(host string) int {
+	m.rig.mu.Lock()
+	defer m.rig.mu.Unlock()
+	return m.lookups[host]
 }

@@ -152,9 +152,7 @@ func (p *Pool) chooseSharedLocked(w *waiter, c *choice) {
 // qualifiesLocked reports whether the rules admit e, another host's connection,
 // for w, as far as they have been asked.
 func (p *Pool) qualifiesLocked(w *waiter, e *entry, ask *coalesce.Request, now time.Time) bool {
-	said := w.answers[e.id]
-	return (said == "" || said == coalesce.ReasonShared) && w.provenOn(e) &&
-		p.judgeLocked(e, ask, now) == coalesce.ReasonShared
+	return w.provenOn(e) && p.judgeLocked(w, e, ask, now) == coalesce.ReasonShared
 }
 
 // answerAge is how old a look-up may be for w to dial its addresses. One that
@@ -181,8 +179,14 @@ func (p *Pool) unaskedLocked(w *waiter, e *entry) bool {
 	return w.answers[e.id] == "" && e.hosts[w.Host] == nil && p.cfg.Policy.Consults(&e.facts)
 }
 
-// judgeLocked asks the rules about e.
-func (p *Pool) judgeLocked(e *entry, ask *coalesce.Request, now time.Time) coalesce.Reason {
+// judgeLocked asks the rules about e, on behalf of w.
+func (p *Pool) judgeLocked(w *waiter, e *entry, ask *coalesce.Request, now time.Time) coalesce.Reason {
+	ask.Said = w.answers[e.id]
+	return p.judgeAskedLocked(e, ask, now)
+}
+
+// judgeAskedLocked is judgeLocked where ask.Said is set.
+func (p *Pool) judgeAskedLocked(e *entry, ask *coalesce.Request, now time.Time) coalesce.Reason {
 	placed := e.hosts[ask.Host] != nil
 	e.facts.Draining = e.state != stateReady
 	e.facts.HostsFull = !placed && e.hostsFull()
@@ -191,8 +195,8 @@ func (p *Pool) judgeLocked(e *entry, ask *coalesce.Request, now time.Time) coale
 	if r == coalesce.ReasonOwn && ask.Misdirected {
 		return coalesce.ReasonMisdirected // see Lease.Disown
 	}
-	if r == coalesce.ReasonShared && p.rememberedLocked(e, ask.Host, now) {
-		return coalesce.ReasonMisdirected // C10 is the last of Judge's rules
+	if (r == coalesce.ReasonShared || r == coalesce.ReasonVetoed) && p.rememberedLocked(e, ask.Host, now) {
+		return coalesce.ReasonMisdirected // asked only where it makes a difference: C10 comes before C11
 	}
 	return r
 }
@@ -264,9 +268,12 @@ func (p *Pool) serveLocked(w *waiter, e *entry, own bool) {
 	default:
 		kind = coalesce.ReasonShared
 	}
-	var considered []coalesce.Verdict
+	var considered *consideration
 	if w.Explain {
-		considered = p.verdictsLocked(w)
+		// A host that needs no look-up may have been looked up long ago. What
+		// was found then says more of the other connections than nothing.
+		a, _ := p.answers.Peek(w.host.key)
+		considered = p.considerLocked(w, a.addrs)
 	}
 	if !own {
 		pl = p.placeLocked(w.host, e)

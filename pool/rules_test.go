@@ -290,6 +290,24 @@ func TestO7_ListedHostWithoutDNS(t *testing.T) {
 	}, policy(coalesce.Policy{Match: coalesce.MatchOrigin}))
 }
 
+// O4: what a server lists beyond the cap is counted, here and on the way.
+func TestO4_DroppedOriginsAreCounted(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test", "b.test")
+		r.get("a.test").end()
+		c := r.conn(0)
+		c.lists(names("h%d.test", 200)...)
+		c.obs.Origin([]string{"https://b.test"}, 7)
+		info := r.Conns()[0]
+		if len(info.OriginSet) != 128 || info.OriginsDropped != 200-127+1+7 {
+			t.Errorf("%d origins, %d dropped", len(info.OriginSet), info.OriginsDropped)
+		}
+		if b := r.get("b.test"); b.lease.Shared() {
+			t.Error("an origin beyond the cap is listed")
+		}
+	})
+}
+
 // A request that waits for a dial of its own moves to the connection that
 // comes to list its host.
 func TestO7_FrameFreesWaiter(t *testing.T) {

@@ -33,8 +33,9 @@ type ConnInfo struct {
 	OriginSet []string // the origins that its ORIGIN frames list, its own included, sorted
 	Excluded  []string // hosts that were answered 421 on it, sorted
 
-	OriginSetSeen bool // an ORIGIN frame was accepted, be it empty
-	Draining      bool // takes no new requests
+	OriginSetSeen  bool // an ORIGIN frame was accepted, be it empty
+	OriginsDropped int  // entries of ORIGIN frames that were left out, the server having sent too many
+	Draining       bool // takes no new requests
 
 	Streams    int // requests under way
 	MaxStreams int // requests that it may carry at once; 1 until the server's SETTINGS arrive, for a second at most

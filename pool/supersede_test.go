@@ -1,0 +1,363 @@
+package pool_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/h2coalesce/h2coalesce/coalesce"
+	"github.com/h2coalesce/h2coalesce/pool"
+)
+
+// lists has the server of c send an ORIGIN frame that lists hosts.
+func (c *fakeConn) lists(hosts ...string) {
+	entries := make([]string, len(hosts))
+	for i, h := range hosts {
+		entries[i] = "https://" + h
+	}
+	c.obs.Origin(entries, 0)
+	synctest.Wait()
+}
+
+// pair is a connection of a.test and one of c.test, idle, whose certificate and
+// address are the same; what a case sets is done before they are opened.
+func (r *rig) pair(set func(r *rig)) (a, c *fakeConn) {
+	r.t.Helper()
+	r.shared("a.test", "b.test", "c.test")
+	if set != nil {
+		set(r)
+	}
+	r.get("a.test").end()
+	r.do(own("c.test")).end()
+	r.wantDials(2)
+	return r.conn(0), r.conn(1)
+}
+
+// O6: the connection with the smaller set closes, and its hosts go on at once on
+// the other, without a look-up or a dial.
+func TestO6_ProperSubsetIsRetired(t *testing.T) {
+	for _, match := range []coalesce.Match{coalesce.MatchAddress, coalesce.MatchOrigin, coalesce.MatchCertificate} {
+		for name, frames := range map[string]func(a, c *fakeConn){
+			"the larger comes last":  func(a, c *fakeConn) { a.lists("b.test"); c.lists("a.test", "b.test") },
+			"the smaller comes last": func(a, c *fakeConn) { c.lists("a.test", "b.test"); a.lists("b.test") },
+			"in two frames":          func(a, c *fakeConn) { a.lists("b.test"); c.lists("a.test"); c.lists("b.test") },
+			"empty frame":            func(a, c *fakeConn) { a.lists(); c.lists("a.test", "b.test") },
+		} {
+			t.Run(match.String()+"/"+name, func(t *testing.T) {
+				bubble(t, func(t *testing.T, r *rig) {
+					a, c := r.pair(nil)
+					r.get("b.test").end()
+					frames(a, c)
+					if !a.isClosed() || c.isClosed() {
+						t.Fatalf("a's is closed: %t, c's: %t", a.isClosed(), c.isClosed())
+					}
+					lookups := func() int { r.mu.Lock(); defer r.mu.Unlock(); return r.lookups["a.test"] }
+					before := lookups()
+					for _, h := range []string{"a.test", "b.test", "c.test"} {
+						if got := r.get(h); got.conn() != c || got.took != 0 {
+							t.Errorf("%s: %s on %d after %v", h, got.kind(), got.lease.ID(), got.took)
+						}
+					}
+					if lookups() != before {
+						t.Error("a is looked up again")
+					}
+					r.wantDials(2)
+				}, policy(coalesce.Policy{Match: match}))
+			})
+		}
+	}
+}
+
+// O6: requests under way finish; those in line move.
+func TestO6_RequestsUnderWayFinish(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.maxStreams = 1
+		a, c := r.pair(func(r *rig) { r.dns["c.test"] = []netip.Addr{addr2} })
+		r.set(func() { r.held = true })
+		first := r.get("a.test")
+		second := r.goGet("a.test") // full: it has another one dialed, and is in line here
+		wantWaiting(t, second)
+		a.lists("b.test")
+		c.lists("a.test", "b.test")
+		wantServed(t, second)
+		if second.conn() != c || a.isClosed() {
+			t.Errorf("the second is on %d, a's is closed: %t", second.lease.ID(), a.isClosed())
+		}
+		if info := r.Conns()[0]; !info.Draining || info.Streams != 1 {
+			t.Errorf("%+v", info)
+		}
+		first.end()
+		synctest.Wait()
+		if !a.isClosed() {
+			t.Error("not closed at the end of its last request")
+		}
+	}, policy(coalesce.Policy{Match: coalesce.MatchOrigin}))
+}
+
+// O6: the frames come with the handshake; the request that the connection was
+// dialed for is sent on it all the same.
+func TestO6_FrameBeforeReady(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test", "b.test", "c.test")
+		r.maxStreams = 1
+		c := r.do(own("c.test"))
+		r.conn(0).lists("a.test", "b.test")
+		r.set(func() {
+			r.onDial = func(_ context.Context, d *fakeDial) { d.obs.Origin([]string{"https://b.test"}, 0) }
+		})
+		a := r.get("a.test")
+		if a.kind() != coalesce.ReasonDialed {
+			t.Fatalf("a: %s", a.kind())
+		}
+		a.end()
+		synctest.Wait()
+		if r.conn(1).isClosed() {
+			t.Fatal("retired though the other one has no room")
+		}
+		c.end()
+		r.get("a.test").end() // idle again, and now there is room
+		synctest.Wait()
+		if !r.conn(1).isClosed() {
+			t.Error("not retired when there is room")
+		}
+		if again := r.get("a.test"); again.conn() != r.conn(0) {
+			t.Errorf("a: %s on %d", again.kind(), again.lease.ID())
+		}
+	})
+}
+
+func TestO6_NotRetired(t *testing.T) {
+	type setup struct {
+		name   string
+		policy coalesce.Policy
+		limits pool.Limits
+		set    func(r *rig)                 // before the connections are opened
+		then   func(r *rig, a, c *fakeConn) // after that, before the frames
+		frames func(r *rig, a, c *fakeConn) // nil: a lists b, c lists a and b
+	}
+	for _, tt := range []setup{
+		{name: "equal sets", frames: func(_ *rig, a, c *fakeConn) { a.lists("b.test", "c.test"); c.lists("a.test", "b.test") }},
+		{name: "sets that overlap", frames: func(_ *rig, a, c *fakeConn) { a.lists("x.test"); c.lists("a.test", "b.test") }},
+		{name: "no frame on the smaller", frames: func(_ *rig, _, c *fakeConn) { c.lists("a.test", "b.test") }},
+		{name: "no frame on the larger", frames: func(_ *rig, a, _ *fakeConn) { a.lists() }},
+		{name: "another port listed", frames: func(_ *rig, a, c *fakeConn) {
+			a.lists("b.test")
+			c.lists("a.test:8443", "b.test", "x.test")
+		}},
+		{
+			// A server that names others' origins without a certificate for
+			// them must not end their connections.
+			name: "certificate does not cover the host",
+			set:  func(r *rig) { r.host(leaf("c.test"), addr1, "c.test") },
+		},
+		{
+			name: "certificate does not cover another host of the set",
+			set:  func(r *rig) { r.host(leaf("a.test", "c.test"), addr1, "c.test") },
+		},
+		{
+			name: "another address",
+			set:  func(r *rig) { r.dns["c.test"] = []netip.Addr{addr2} },
+		},
+		{
+			name: "an address that nobody looked up",
+			set: func(r *rig) {
+				r.dns["a.test"] = []netip.Addr{addr3}
+				r.shape = func(_ pool.Target, d *pool.Dialed) { d.RemoteAddr = netip.AddrPortFrom(addr1, 443) }
+			},
+		},
+		{
+			name: "C3: the larger one is not verified",
+			set: func(r *rig) {
+				r.shape = func(to pool.Target, d *pool.Dialed) {
+					if to.Host == "c.test" {
+						d.TLS.VerifiedChains = nil
+					}
+				}
+			},
+		},
+		{
+			name: "C7: client certificate",
+			set: func(r *rig) {
+				r.shape = func(to pool.Target, d *pool.Dialed) { d.ClientCert = to.Host == "c.test" }
+			},
+		},
+		{
+			name: "C6: VerifyConnection refuses",
+			set: func(r *rig) {
+				r.shape = func(_ pool.Target, d *pool.Dialed) {
+					d.Verify = func(s tls.ConnectionState) error { return errors.New("not pinned") }
+				}
+			},
+		},
+		{name: "C11: vetoed", policy: coalesce.Policy{Allow: func(c coalesce.Candidate) bool { return c.ConnHost != "c.test" || c.Host != "a.test" }}},
+		{name: "C2: MaxHostsPerConn", limits: pool.Limits{MaxHostsPerConn: 2}, then: func(r *rig, _, _ *fakeConn) { r.get("b.test").end() }},
+		{name: "C9: never", policy: coalesce.Policy{Match: coalesce.MatchNever}},
+		{
+			name: "C10: misdirected there",
+			then: func(r *rig, a, c *fakeConn) {
+				a.settings(0)
+				on := r.get("a.test")
+				if on.conn() != c {
+					r.t.Fatalf("a on %d", on.lease.ID())
+				}
+				on.lease.Misdirected()
+				on.end()
+				a.settings(100)
+			},
+		},
+		{name: "the larger one drains", then: func(r *rig, _, c *fakeConn) {
+			r.do(own("c.test"))
+			c.obs.GoAway(1, 0)
+		}},
+		{name: "its own requests only", then: func(r *rig, _, _ *fakeConn) { r.do(own("a.test")).end() }},
+		{name: "a body that cannot be had twice", then: func(r *rig, _, _ *fakeConn) {
+			q := request("a.test")
+			q.ProvenOnly = true
+			r.do(q).end()
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				a, c := r.pair(tt.set)
+				if tt.then != nil {
+					tt.then(r, a, c)
+				}
+				if tt.frames == nil {
+					a.lists("b.test")
+					c.lists("a.test", "b.test")
+				} else {
+					tt.frames(r, a, c)
+				}
+				if a.isClosed() || slices.ContainsFunc(r.Conns(), func(i pool.ConnInfo) bool { return i.Host == "a.test" && i.Draining }) {
+					t.Error("retired")
+				}
+				r.get("a.test").end()
+				synctest.Wait()
+				if a.isClosed() {
+					t.Error("retired when idle")
+				}
+			}, policy(tt.policy), limits(tt.limits))
+		})
+	}
+}
+
+// O6: partitions are apart.
+func TestO6_OtherPartition(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test", "b.test", "c.test")
+		r.get("a.test").end()
+		q := request("c.test")
+		q.Partition = "p"
+		r.do(q).end()
+		r.conn(0).lists("b.test")
+		r.conn(1).lists("a.test", "b.test")
+		if r.conn(0).isClosed() {
+			t.Error("retired for a connection of another partition")
+		}
+	})
+}
+
+// O6, C6, C11: the caller's code is asked about every host that would move, once.
+func TestO6_CallersCodeIsAsked(t *testing.T) {
+	var asked []string
+	bubble(t, func(t *testing.T, r *rig) {
+		asked = nil
+		a, c := r.pair(nil)
+		r.get("b.test").end()
+		a.lists("b.test")
+		asked = nil
+		c.lists("a.test", "b.test")
+		slices.Sort(asked)
+		if want := []string{"a.test on c.test", "b.test on c.test"}; !slices.Equal(asked, want) {
+			t.Errorf("asked about %q, want %q", asked, want)
+		}
+		if !a.isClosed() {
+			t.Error("not retired")
+		}
+		for _, h := range []string{"a.test", "b.test"} {
+			if on := r.get(h); on.conn() != c {
+				t.Errorf("%s on %d", h, on.lease.ID())
+			}
+		}
+		if len(asked) != 2 {
+			t.Errorf("asked again: %q", asked)
+		}
+	}, policy(coalesce.Policy{Allow: func(c coalesce.Candidate) bool {
+		asked = append(asked, c.Host+" on "+c.ConnHost)
+		return true
+	}}))
+}
+
+// O6: a refusal of the caller's is kept, and the pool may be closed while it is
+// asked.
+func TestO6_CallersCodeRefusesOrHangs(t *testing.T) {
+	n := 0
+	gate := make(chan struct{})
+	bubble(t, func(t *testing.T, r *rig) {
+		n, gate = 0, make(chan struct{})
+		a, c := r.pair(nil)
+		a.lists("b.test")
+		c.lists("a.test", "b.test")
+		if n != 1 {
+			t.Fatalf("asked %d times", n)
+		}
+		r.get("a.test").end() // idle again while it is asked
+		close(gate)
+		synctest.Wait()
+		for range 3 {
+			r.get("a.test").end()
+		}
+		if n != 1 || a.isClosed() {
+			t.Errorf("asked %d times, retired: %t", n, a.isClosed())
+		}
+	}, policy(coalesce.Policy{Allow: func(coalesce.Candidate) bool { n++; <-gate; return false }}))
+}
+
+// O6: of three connections the largest stays.
+func TestO6_Chain(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, c := r.pair(nil)
+		a.lists()
+		r.do(own("b.test")).end()
+		b := r.conn(2)
+		b.lists("a.test")
+		if !a.isClosed() || b.isClosed() {
+			t.Fatalf("a's is closed: %t, b's: %t", a.isClosed(), b.isClosed())
+		}
+		c.lists("a.test", "b.test", "d.test")
+		if b.isClosed() {
+			t.Error("b's connection is wanted by requests for b alone")
+		}
+		if on := r.get("a.test"); on.conn() != b {
+			t.Errorf("a on %d, want where it was placed", on.lease.ID())
+		}
+	})
+}
+
+// O6: where the host's address was looked up long ago, it is checked as soon as
+// it would have been on the connection that closed.
+func TestO6_AddressTTLGoesOn(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, c := r.pair(nil)
+		r.get("b.test").end()
+		time.Sleep(50 * time.Second)
+		a.lists("b.test")
+		c.lists("a.test", "b.test")
+		r.set(func() { r.dns["a.test"], r.dns["b.test"] = []netip.Addr{addr2}, []netip.Addr{addr2} })
+		time.Sleep(11 * time.Second)
+		for _, h := range []string{"a.test", "b.test"} {
+			if on := r.get(h); on.conn() != c {
+				t.Errorf("%s on %d", h, on.lease.ID())
+			}
+			synctest.Wait()
+			if on := r.get(h); on.conn() == c {
+				t.Errorf("%s stays, though its address has moved", h)
+			}
+		}
+	}, policy(coalesce.Policy{AddressTTL: time.Minute}))
+}
