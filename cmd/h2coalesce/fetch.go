@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -57,45 +55,9 @@ func (r *result) retried() int {
 	return n
 }
 
-// summary adds the results up.
-type summary struct {
-	Requests    int `json:"requests"`    // URLs fetched, or tried
-	Failed      int `json:"failed"`      // those without a complete answer
-	Connections int `json:"connections"` // that carried them
-	Handshakes  int `json:"handshakes"`  // of TLS, that succeeded
-	Shared      int `json:"shared"`      // requests answered on another host's connection
-	Retried     int `json:"retried"`     // 421s after which the request was sent again
-}
-
-// reporter is given the results in the order of the URLs, then the summary.
-type reporter interface {
-	result(*result) error
-	summary(*summary) error
-}
-
-// fetcher fetches URLs with one client and counts connections.
-type fetcher struct {
-	config *getConfig
-	client *http.Client
-
-	mu         sync.Mutex // guards what follows
-	conns      map[net.Conn]struct{}
-	handshakes int
-}
-
-// fetchAll fetches the URLs, up to config.parallel of them at once, and
-// reports them in order. When ctx ends, what is not finished is not reported.
-func (c *getConfig) fetchAll(ctx context.Context, out reporter) error {
-	tr := c.transport()
-	defer tr.Close()
-	f := &fetcher{
-		config: c,
-		client: &http.Client{
-			Transport:     tr,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-		conns: make(map[net.Conn]struct{}),
-	}
+// get fetches the URLs, up to config.parallel of them at once, and reports them
+// in order.
+func (s *session) get(ctx context.Context, urls []*url.URL) error {
 	// Also when writing fails, what is under way is to end.
 	ctx, cancel := context.WithCancel(ctx)
 	var workers sync.WaitGroup
@@ -103,13 +65,13 @@ func (c *getConfig) fetchAll(ctx context.Context, out reporter) error {
 	defer cancel()
 
 	queue := make(chan int)
-	results := make([]chan result, len(c.urls))
+	results := make([]chan result, len(urls))
 	for i := range results {
 		results[i] = make(chan result, 1)
 	}
 	workers.Go(func() { // ends when all URLs are taken, or with ctx
 		defer close(queue)
-		for i := range c.urls {
+		for i := range urls {
 			select {
 			case queue <- i:
 			case <-ctx.Done():
@@ -117,35 +79,27 @@ func (c *getConfig) fetchAll(ctx context.Context, out reporter) error {
 			}
 		}
 	})
-	for range min(c.parallel, len(c.urls)) {
+	for range min(s.config.parallel, len(urls)) {
 		workers.Go(func() { // ends with the queue
 			for i := range queue {
-				results[i] <- f.fetch(ctx, c.urls[i])
+				results[i] <- s.fetch(ctx, urls[i])
 			}
 		})
 	}
 
-	var sum summary
 	for _, ch := range results {
 		select {
 		case r := <-ch:
 			if r.err != nil && ctx.Err() != nil {
 				return ctx.Err()
 			}
-			sum.add(&r)
-			if err := out.result(&r); err != nil {
+			s.sum.add(&r)
+			if err := s.out.result(&r); err != nil {
 				return err
 			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
-	sum.Connections, sum.Handshakes = f.counts()
-	if err := out.summary(&sum); err != nil {
-		return err
-	}
-	if sum.Failed > 0 {
-		return errFailed
 	}
 	return nil
 }
@@ -160,37 +114,30 @@ func (s *summary) add(r *result) {
 	s.Retried += r.retried()
 }
 
-func (f *fetcher) counts() (conns, handshakes int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return len(f.conns), f.handshakes
-}
-
 // fetch fetches one URL.
-func (f *fetcher) fetch(ctx context.Context, u *url.URL) result {
+func (s *session) fetch(ctx context.Context, u *url.URL) result {
 	r := result{url: redacted(u)}
-	ctx, cancel := context.WithTimeoutCause(ctx, f.config.timeout, errTimeout)
+	ctx, cancel := s.config.limited(ctx)
 	defer cancel()
-	req := f.config.request(u).WithContext(f.trace(ctx, &r))
+	req := s.config.request(u).WithContext(s.trace(ctx, &r))
 	start := time.Now()
-	err := f.exchange(req, &r)
+	err := s.exchange(req, &r)
 	r.elapsed = time.Since(start)
-	switch e, ok := errors.AsType[*url.Error](err); {
-	case err == nil:
-	case context.Cause(ctx) == errTimeout:
-		r.err = fmt.Errorf("no complete answer within %v", f.config.timeout)
-	case ok:
-		r.err = e.Err // without the URL, which the report has already
-	default:
-		r.err = err
-	}
+	r.err = s.config.failure(ctx, err, "complete answer")
 	return r
 }
 
-var errTimeout = errors.New("timeout")
+// request returns a request for u, apart from its context.
+func (c *config) request(u *url.URL) *http.Request {
+	req := &http.Request{Method: http.MethodGet, URL: u, Header: c.header.Clone(), Host: u.Host}
+	if c.host != "" {
+		req.Host = c.host
+	}
+	return req
+}
 
-func (f *fetcher) exchange(req *http.Request, r *result) error {
-	res, err := f.client.Do(req)
+func (s *session) exchange(req *http.Request, r *result) error {
+	res, err := s.client.Do(req)
 	if err != nil {
 		return err
 	}
@@ -204,19 +151,19 @@ func (f *fetcher) exchange(req *http.Request, r *result) error {
 
 // trace returns a context whose request tells r how it goes. All but the
 // handshake is told by the goroutine that fetches.
-func (f *fetcher) trace(ctx context.Context, r *result) context.Context {
+func (s *session) trace(ctx context.Context, r *result) context.Context {
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
 			if err == nil {
-				f.mu.Lock()
-				f.handshakes++
-				f.mu.Unlock()
+				s.mu.Lock()
+				s.handshakes++
+				s.mu.Unlock()
 			}
 		},
 		GotConn: func(info httptrace.GotConnInfo) {
-			f.mu.Lock()
-			f.conns[info.Conn] = struct{}{}
-			f.mu.Unlock()
+			s.mu.Lock()
+			s.conns[info.Conn] = struct{}{}
+			s.mu.Unlock()
 			r.remote = info.Conn.RemoteAddr().String()
 		},
 	})

@@ -22,19 +22,23 @@ import (
 // d.example.com is elsewhere, with a certificate of the same names.
 func fleet(t *testing.T) *lab.Lab {
 	names := []string{"*.example.com"}
-	return newLab(t, map[string]lab.Server{
+	l := newLab(t, map[string]lab.Server{
 		"127.0.0.1": {
 			Names:       names,
 			Misdirected: func(r *lab.Request) bool { return r.Host() == "c.example.com" && r.SNI != r.Host() },
 		},
 		"127.0.0.2": {Names: names},
 	})
+	if l.Port() < 10000 {
+		t.Fatal("the columns and the bodies that are expected are for a port of five digits")
+	}
+	return l
 }
 
-// getArgs begins a get command line for the fleet.
-func getArgs(t *testing.T, l *lab.Lab, args ...string) []string {
+// fleetArgs begins a command line for the fleet.
+func fleetArgs(t *testing.T, l *lab.Lab, command string, args ...string) []string {
 	port := strconv.Itoa(l.Port())
-	return append([]string{"get", "-cacert", caFile(t, l),
+	return append([]string{command, "-cacert", caFile(t, l),
 		"-resolve", "*:" + port + ":127.0.0.1", "-resolve", "+d.example.com:" + port + ":127.0.0.2"}, args...)
 }
 
@@ -48,14 +52,11 @@ func normal(l *lab.Lab, out string) string {
 
 func TestGetTellsWhatCarriesEachRequest(t *testing.T) {
 	l := fleet(t)
-	if l.Port() < 10000 {
-		t.Fatal("the columns below are for a port of five digits")
-	}
 	var urls []string
 	for _, host := range []string{"a", "b", "c", "c", "d", "a"} {
 		urls = append(urls, l.URL(host+".example.com", "/"))
 	}
-	stdout, stderr, code := command(t, getArgs(t, l, urls...)...)
+	stdout, stderr, code := command(t, fleetArgs(t, l, "get", urls...)...)
 	want := `
 200   https://a.example.com:8443/       32 B  TIME
       dialed    conn 1                  HTTP/2.0  127.0.0.1:8443
@@ -85,7 +86,7 @@ func TestGetTellsWhatCarriesEachRequest(t *testing.T) {
 
 func TestGetJSON(t *testing.T) {
 	l := fleet(t)
-	args := getArgs(t, l, "-json", l.URL("a.example.com", "/?x=1&y=2"), l.URL("c.example.com", "/"), "https://d.example.com:1/")
+	args := fleetArgs(t, l, "get", "-json", l.URL("a.example.com", "/?x=1&y=2"), l.URL("c.example.com", "/"), "https://d.example.com:1/")
 	args = append(args, "-resolve", "d.example.com:1:127.0.0.2")
 	stdout, _, code := command(t, args...)
 	if code != 1 {
@@ -112,15 +113,14 @@ func TestGetJSON(t *testing.T) {
 	got[1].Considered = nil // of a retry
 	const addr = "127.0.0.1:8443"
 	want := []jsonResult{
-		{URL: "https://a.example.com:8443/?x=1&y=2", Status: 200, Proto: "HTTP/2.0", Conn: 1, ConnHost: "a.example.com", Reason: "dialed", Remote: addr, Bytes: 32},
-		{URL: "https://c.example.com:8443/", Status: 200, Proto: "HTTP/2.0", Conn: 2, ConnHost: "c.example.com", Reason: "dialed", Remote: addr, Bytes: 32,
-			Retried: 1, Misdirected: []jsonMisdirected{{421, 1, "a.example.com", addr, "retried"}}},
+		{URL: "https://a.example.com:8443/?x=1&y=2", Status: 200, Proto: "HTTP/2.0", Remote: addr, Bytes: 32,
+			jsonRoute: jsonRoute{Conn: 1, ConnHost: "a.example.com", Reason: "dialed"}},
+		{URL: "https://c.example.com:8443/", Status: 200, Proto: "HTTP/2.0", Remote: addr, Bytes: 32,
+			jsonRoute: jsonRoute{Conn: 2, ConnHost: "c.example.com", Reason: "dialed"},
+			Retried:   1, Misdirected: []jsonMisdirected{{421, 1, "a.example.com", addr, "retried"}}},
 		{URL: "https://d.example.com:1/"},
 	}
-	if l.Port() < 10000 {
-		t.Fatal("the bodies are for a port of five digits")
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(jsonResult{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	var last struct{ Summary summary }
@@ -137,7 +137,7 @@ func TestGetJSON(t *testing.T) {
 
 func TestGetMatchNever(t *testing.T) {
 	l := fleet(t)
-	stdout, _, code := command(t, getArgs(t, l, "-match", "never", l.URL("a.example.com", "/"), l.URL("b.example.com", "/"))...)
+	stdout, _, code := command(t, fleetArgs(t, l, "get", "-match", "never", l.URL("a.example.com", "/"), l.URL("b.example.com", "/"))...)
 	if code != 0 || !strings.Contains(stdout, "not       conn 1 (a.example.com): disabled\n") || !strings.Contains(stdout, "2 handshakes, 0 shared") {
 		t.Errorf("exit %d:\n%s", code, stdout)
 	}

@@ -9,6 +9,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
+const userAgent = "h2coalesce"
+
 var errHeader = errors.New("is not of the form 'Name: value', 'Name;' or 'Name:'")
 
 // parseHeaders reads headers as curl has them: 'Name: value', 'Name;' for an

@@ -4,7 +4,11 @@
 // fetched by net/http and by package transport side by side, then one 421
 // (Misdirected Request) as it happens. "h2coalesce get URL..." fetches real
 // URLs through one transport.Transport and tells for each of them which
-// connection carried it, and why. "h2coalesce help" lists the flags.
+// connection carried it, and why. "h2coalesce explain URL..." tells which
+// connection would carry each, and why no other, and opens none. Both can be
+// had in one go: in "h2coalesce get URL... explain URL..." the connections of
+// the first URLs are those that the others are explained by. "h2coalesce help"
+// lists the flags.
 package main
 
 import (
@@ -68,8 +72,8 @@ func dispatch(ctx context.Context, args []string, stdout io.Writer) error {
 		command = args[0]
 	}
 	switch {
-	case command == "get":
-		return runGet(ctx, args[1:], stdout)
+	case command == commandGet, command == commandExplain:
+		return runURLs(ctx, command, args[1:], stdout)
 	case command == "help":
 		return runHelp(args[1:], stdout)
 	case command == "" && len(args) == 0, len(command) > 1 && command[0] == '-':
@@ -80,11 +84,10 @@ func dispatch(ctx context.Context, args []string, stdout io.Writer) error {
 
 func runHelp(args []string, stdout io.Writer) error {
 	text := helpText
-	switch {
-	case len(args) == 0:
-	case len(args) == 1 && args[0] == "get":
-		text = getHelpText
-	default:
+	if len(args) == 1 {
+		_, text = manual(args[0])
+	}
+	if len(args) > 1 || text == "" {
 		return &usageError{usageLine, fmt.Sprintf("no help on %q", args)}
 	}
 	_, err := io.WriteString(stdout, text)

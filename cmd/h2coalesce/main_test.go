@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,6 +65,9 @@ func TestHelp(t *testing.T) {
 		{[]string{"help", "get"}, getHelpText},
 		{[]string{"get", "-h"}, getHelpText},
 		{[]string{"get", "-json", "https://a.example", "--help"}, getHelpText},
+		{[]string{"get", "https://a.example", "explain", "-h"}, getHelpText},
+		{[]string{"help", "explain"}, explainHelpText},
+		{[]string{"explain", "-h"}, explainHelpText},
 	} {
 		stdout, stderr, code := command(t, test.args...)
 		if stdout != test.want || stderr != "" || code != 0 {
@@ -93,6 +97,8 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"-verbose"}, "not defined: -verbose"},
 		{[]string{"-json", "get"}, `unexpected argument "get"`},
 		{[]string{"help", "me"}, `no help on ["me"]`},
+		{[]string{"help", ""}, `no help on [""]`},
+		{[]string{"help", "get", "explain"}, `no help on ["get" "explain"]`},
 		{[]string{"get"}, "no URL"},
 		{[]string{"get", "-json"}, "no URL"},
 		{[]string{"get", "-k", u}, "not defined: -k"},
@@ -117,11 +123,25 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"get", "-H", "Bearer secret", u}, "-H is not of the form"},
 		{[]string{"get", "-resolve", "a.example", u}, `-resolve "a.example": want HOST:PORT:ADDR`},
 		{[]string{"get", "-resolve", "a.example:443:192.0.2.1", u, "https://a.example:8443/"}, "addresses for port 443, but not for port 8443"},
+		{[]string{"get", "-resolve", "a.example:443:192.0.2.1", u, "explain", "https://a.example:8443/"}, "get: -resolve gives a.example addresses for port 443,"},
 		{[]string{"get", "-resolve", "*:80:192.0.2.1", "http://a.example/"}, "no effect on plain http: http://a.example/"},
+		{[]string{"explain"}, "explain: no URL"},
+		{[]string{"explain", "get"}, "explain: no URL"},
+		{[]string{"explain", "-json", "get", u}, `explain: no URL behind the word "explain"`},
+		{[]string{"get", u, "explain"}, `get: no URL behind the word "explain"`},
+		{[]string{"get", u, "explain", "get", u}, `get: no URL behind the word "explain"`},
+		{[]string{"get", u, "explain", "--", "get"}, `get: no URL behind the word "explain"`},
+		{[]string{"get", u, "explain", u, "get", "-json"}, `get: no URL behind the word "get"`},
+		{[]string{"get", u, "Explain", u}, `URL 2: "Explain": want https://`},
+		{[]string{"get", u, "explain", u, "get", "fetch"}, `URL 3: "fetch": want https://`},
+		{[]string{"explain", "https://user:sec/ret@a.example/"}, "not shown"},
+		{[]string{"explain", "-k", u}, "explain: flag provided but not defined: -k"},
 	} {
 		stdout, stderr, code := command(t, test.args...)
 		lines := strings.Split(stderr, "\n")
-		if code != 2 || stdout != "" || len(lines) != 3 || !strings.Contains(lines[0], test.want) || !strings.HasPrefix(lines[1], "usage: h2coalesce ") {
+		usage, _ := manual(test.args[0])
+		usage = cmp.Or(usage, usageLine)
+		if code != 2 || stdout != "" || len(lines) != 3 || !strings.Contains(lines[0], test.want) || lines[1] != usage {
 			t.Errorf("%q: exit %d, printing %q and %q, want %q", test.args, code, stdout, stderr, test.want)
 		}
 		if strings.Contains(stderr, "sec") || strings.Contains(stderr, "token") {

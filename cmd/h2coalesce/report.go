@@ -1,18 +1,17 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/url"
 	"strings"
 
 	"github.com/h2coalesce/h2coalesce/coalesce"
-	"github.com/h2coalesce/h2coalesce/transport"
 )
 
 // textReporter writes for a person: a line for the answer, and below it a line
-// for each step on the way there.
+// for each step on the way there. For an explanation it is a line for the URL,
+// and below it one for what would carry it and one for each other connection.
 type textReporter struct {
 	w       io.Writer
 	style   style
@@ -46,19 +45,65 @@ func (t *textReporter) result(r *result) error {
 	if r.status == 0 {
 		size = ""
 	}
-	fmt.Fprintf(&b, "%s  %s  %9s  %9s\n", t.style.status(statusOf(r), status), t.style.bold(fmt.Sprintf("%-*s", t.urlCol, r.url)),
-		size, durationText(r.elapsed))
+	t.heading(&b, t.style.status(statusOf(r), status), r.url, fmt.Sprintf("%9s  %9s", size, durationText(r.elapsed)))
 	for i := range r.steps {
 		t.step(&b, r, i)
 	}
 	if len(r.steps) == 0 && r.remote != "" {
 		t.route(&b, string(coalesce.ReasonDisabled), "net/http", r.proto, r.remote)
 	}
-	if r.err != nil {
-		fmt.Fprintf(&b, "      %s  %v\n", t.style.red("error   "), r.err)
-	}
+	t.failure(&b, r.err)
 	_, err := io.WriteString(t.w, b.String())
 	return err
+}
+
+// explanation has dashes where a result has its status, and a word where that
+// has what came of it.
+func (t *textReporter) explanation(e *explanation) error {
+	var b strings.Builder
+	status := t.style.dim("----")
+	if e.err != nil {
+		status = t.style.red("fail")
+	}
+	t.heading(&b, status, e.url, "explained")
+	if d := &e.decision; e.err == nil {
+		t.route(&b, string(d.Reason), carrier(d), "", "")
+		for _, v := range verdictsOf(d) {
+			word := "not"
+			if v.Reason == coalesce.ReasonOwn || v.Reason == coalesce.ReasonShared {
+				word = "also" // it would do, but comes second
+			}
+			t.verdict(&b, word, connText(v.Conn, v.ConnHost), v.Reason)
+		}
+	}
+	t.failure(&b, e.err)
+	_, err := io.WriteString(t.w, b.String())
+	return err
+}
+
+// carrier names what would carry a request.
+func carrier(d *coalesce.Decision) string {
+	switch {
+	case d.Reason == coalesce.ReasonDisabled:
+		return "net/http"
+	case d.Conn != 0:
+		return connOf(d.Conn, d.ConnHost, d.Shared)
+	case d.Reason == coalesce.ReasonJoined:
+		return "a connection whose handshake is under way (" + d.ConnHost + ")"
+	}
+	return "a connection that is not open yet"
+}
+
+// heading is the first line for a URL.
+func (t *textReporter) heading(b *strings.Builder, status, url, what string) {
+	fmt.Fprintf(b, "%s  %s  %s\n", status, t.style.bold(fmt.Sprintf("%-*s", t.urlCol, url)), what)
+}
+
+// failure is the last line for a URL, if there is an error.
+func (t *textReporter) failure(b *strings.Builder, err error) {
+	if err != nil {
+		fmt.Fprintf(b, "      %s  %v\n", t.style.red("error   "), err)
+	}
 }
 
 // statusOf is the status that the line is coloured by.
@@ -113,8 +158,12 @@ func (t *textReporter) refusals(b *strings.Builder, d *coalesce.Decision) {
 		if more := len(conns) - maxRefusals; more > 0 {
 			text += fmt.Sprintf(" and %d more", more)
 		}
-		fmt.Fprintf(b, "      %s\n", t.style.dim(fmt.Sprintf("%-8s  %s: %s", "not", text, why)))
+		t.verdict(b, "not", text, why)
 	}
+}
+
+func (t *textReporter) verdict(b *strings.Builder, word, conns string, why coalesce.Reason) {
+	fmt.Fprintf(b, "      %s\n", t.style.dim(fmt.Sprintf("%-8s  %s: %s", word, conns, why)))
 }
 
 // connOf names a connection, and its host where that is another one.
@@ -132,74 +181,4 @@ func (t *textReporter) summary(s *summary) error {
 		counted(s.Requests, "request"), counted(s.Connections, "connection"), counted(s.Handshakes, "handshake"),
 		s.Shared, s.Retried, s.Failed)
 	return err
-}
-
-// jsonReporter writes an object a line.
-type jsonReporter struct{ enc *json.Encoder }
-
-func newJSONReporter(w io.Writer) *jsonReporter {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false) // URLs have ampersands
-	return &jsonReporter{enc}
-}
-
-// jsonResult is a result in JSON. What concerns the connection is about the one
-// that the answer came by.
-type jsonResult struct {
-	URL         string            `json:"url"`
-	Status      int               `json:"status,omitempty"`
-	Proto       string            `json:"protocol,omitempty"`
-	Conn        uint64            `json:"conn,omitempty"`
-	ConnHost    string            `json:"conn_host,omitempty"`
-	Shared      bool              `json:"shared"`
-	Reused      bool              `json:"reused"`
-	Reason      coalesce.Reason   `json:"reason,omitempty"`
-	Considered  []verdict         `json:"considered,omitempty"`
-	Remote      string            `json:"remote_addr,omitempty"`
-	Misdirected []jsonMisdirected `json:"misdirected,omitempty"`
-	Retried     int               `json:"retried"`
-	Bytes       int64             `json:"bytes"`
-	MS          float64           `json:"ms"`
-	Error       string            `json:"error,omitempty"`
-}
-
-type jsonMisdirected struct {
-	Status   int               `json:"status"`
-	Conn     uint64            `json:"conn"`
-	ConnHost string            `json:"conn_host"`
-	Remote   string            `json:"remote_addr"`
-	Outcome  transport.Outcome `json:"outcome"`
-}
-
-func (j *jsonReporter) result(r *result) error {
-	out := jsonResult{
-		URL:     r.url,
-		Status:  r.status,
-		Proto:   r.proto,
-		Remote:  r.remote,
-		Retried: r.retried(),
-		Bytes:   r.bytes,
-		MS:      millis(r.elapsed),
-	}
-	if d := r.last(); d != nil {
-		out.Conn, out.ConnHost, out.Shared, out.Reused, out.Reason = d.Conn, d.ConnHost, d.Shared, d.Reused, d.Reason
-		out.Considered = verdictsOf(d)
-	} else if r.remote != "" {
-		out.Reason = coalesce.ReasonDisabled
-	}
-	for _, s := range r.steps {
-		if m := s.misdirected; m != nil {
-			out.Misdirected = append(out.Misdirected, jsonMisdirected{m.Status, m.Conn, m.ConnHost, s.remote, m.Outcome})
-		}
-	}
-	if r.err != nil {
-		out.Error = r.err.Error()
-	}
-	return j.enc.Encode(out)
-}
-
-func (j *jsonReporter) summary(s *summary) error {
-	return j.enc.Encode(struct {
-		Summary *summary `json:"summary"`
-	}{s})
 }

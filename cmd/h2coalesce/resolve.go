@@ -166,13 +166,3 @@ func (o *overrides) check(urls []*url.URL) error {
 	}
 	return nil
 }
-
-func portOf(u *url.URL) int {
-	if n, err := strconv.Atoi(u.Port()); err == nil {
-		return n
-	}
-	if u.Scheme == "http" {
-		return 80
-	}
-	return 443
-}
