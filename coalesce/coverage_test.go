@@ -139,7 +139,7 @@ func TestC5_TrailingDotAddress(t *testing.T) {
 }
 
 func TestC5_Lists(t *testing.T) {
-	cert := leaf("B.example.com", "a.example.com", "b.example.com", "*.Example.com", "*.example.com", "*.com", "", "a..b", "192.0.2.1",
+	cert := leaf("B.example.com", "a.example.com", "b.example.com", "*.Example.com", "*.example.com", "*.com", "*.a..b", "*.*.example.com", "*.0.1", "*.a!.example.com", "", "a..b", "192.0.2.1",
 		"ip:2001:db8::1", "ip:192.0.2.9", "ip:::ffff:192.0.2.9")
 	cert.IPAddresses = append(cert.IPAddresses, net.IP{1, 2, 3}, nil)
 	c := coalesce.NewCoverage(cert)

@@ -122,6 +122,11 @@ func (e *entry) free() bool {
 	return e.state == stateReady && !e.refused && e.streams < e.limit()
 }
 
+// freeForOthers reports whether the connection takes a request of another host
+// now. Its server's first word has to be heard, since that may be a fence: with
+// SETTINGS comes ORIGIN, if it comes at all (C8).
+func (e *entry) freeForOthers() bool { return e.settled && e.free() }
+
 // excludedKept bounds the hosts that are remembered to have been answered 421 on
 // one connection.
 const excludedKept = 1024

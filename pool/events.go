@@ -7,8 +7,8 @@ import (
 
 const (
 	// settleWait is how long the server's SETTINGS are waited for before more
-	// than one request is sent. A server sends them first of all (RFC 9113
-	// §3.4), so they are a round trip away.
+	// than one request is sent, or one of another host. A server sends them
+	// first of all (RFC 9113 §3.4), so they are a round trip away.
 	settleWait = time.Second
 	// unsettledStreams is the limit assumed when they have not come: what the
 	// engine assumes, and the least that RFC 9113 §6.5.2 recommends.
@@ -93,6 +93,7 @@ func (p *Pool) settledLocked(e *entry, maxStreams uint32) {
 	}
 	p.freedLocked(e)
 	p.queueLocked(e.waiters.ws...) // those left over may dial now
+	p.supersedeLocked(e)           // it may have the room now
 }
 
 // setStateLocked moves e to a later state of its life; it does nothing if e is

@@ -147,10 +147,14 @@ func TestP2_ExplainSaysJoined(t *testing.T) {
 				t.Errorf("%s: %v (-want +got):\n%s", name, err, diff)
 			}
 		}
-		b := r.goGet("b.test")
-		wantWaiting(t, a, b)
-		r.lastDial().finish(nil)
-		wantServed(t, a, b)
+		b, mine := r.goGet("b.test"), r.goDo(own("c.test"))
+		wantWaiting(t, a, b, mine)
+		if d, err := r.Explain(t.Context(), request("c.test")); err != nil || d.Reason != coalesce.ReasonDialed {
+			t.Errorf("c, which is being dialed: %+v, %v", d, err)
+		}
+		r.nthDial(0).finish(nil)
+		r.nthDial(1).finish(nil)
+		wantServed(t, a, b, mine)
 		if b.kind() != coalesce.ReasonJoined || b.lease.ConnHost() != "a.test" {
 			t.Errorf("b: %s of %s", b.kind(), b.lease.ConnHost())
 		}
@@ -191,5 +195,43 @@ func TestO6_ConsideredSaysDraining(t *testing.T) {
 		wantReasons(t, d, coalesce.ReasonDraining, coalesce.ReasonShared)
 		held.end()
 		synctest.Wait()
+	})
+}
+
+// P2: a host that has waited in vain for a handshake at its address does not
+// wait again.
+func TestP2_ExplainKnowsWhoDoesNotJoin(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test", "c.test")
+		r.host(leaf("b.test"), addr1, "b.test")
+		r.held, r.maxStreams = true, 1
+		a, b := r.goGet("a.test"), r.goGet("b.test")
+		r.nthDial(0).finish(nil)
+		wantServed(t, a)
+		r.lastDial().finish(nil)
+		wantServed(t, b) // on its own connection, which is full now
+		c := r.goDo(own("c.test"))
+		if d, err := r.Explain(t.Context(), request("b.test")); err != nil || d.Reason != coalesce.ReasonDialed {
+			t.Errorf("b: %+v, %v", d, err)
+		}
+		again := r.goGet("b.test")
+		r.wantDials(4)
+		r.nthDial(2).finish(nil)
+		r.nthDial(3).finish(nil)
+		wantServed(t, c, again)
+	})
+}
+
+// A host stays where it was placed, also when an older connection would do.
+func TestP1_ExplainPrefersThePlacement(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, c := r.pair(nil)
+		a.settings(0)
+		r.get("b.test").end()
+		a.settings(100)
+		d, err := r.Explain(t.Context(), request("b.test"))
+		if b := r.get("b.test"); err != nil || b.conn() != c || d.Conn != b.lease.ID() {
+			t.Errorf("b went on %d; Explain said %+v, %v", b.lease.ID(), d, err)
+		}
 	})
 }

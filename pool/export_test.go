@@ -84,7 +84,7 @@ func (p *Pool) checkConnsLocked() error {
 			return fmt.Errorf("connection %d drains with nothing under way", e.id)
 		case e.inIdle != (e.state == stateReady && e.streams == 0):
 			return fmt.Errorf("connection %d: idle %t, %v with %d streams", e.id, e.inIdle, e.state, e.streams)
-		case e.free() && e.waiters.len() > 0:
+		case e.freeForOthers() && e.waiters.len() > 0:
 			return fmt.Errorf("connection %d has a free stream and %d in line", e.id, e.waiters.len())
 		case e.inIdle && p.limits.IdleTimeout > 0 && e.idleArmed != p.limits.IdleTimeout:
 			return fmt.Errorf("connection %d is idle without a timer", e.id)
@@ -97,6 +97,9 @@ func (p *Pool) checkConnsLocked() error {
 		for _, w := range e.waiters.ws {
 			if w.done || !slices.Contains(w.registered, e) {
 				return fmt.Errorf("connection %d: a line with somebody who is not waiting", e.id)
+			}
+			if e.free() && w.host.key == e.key {
+				return fmt.Errorf("connection %d has a free stream and its own host in line", e.id)
 			}
 		}
 	}
@@ -208,7 +211,7 @@ func (p *Pool) missedLocked(w *waiter) *entry {
 		if p.memory.Len() > 0 {
 			continue // what kept w off may have been forgotten since; that wakes nobody
 		}
-		if w.ownOnly() || !w.provenOn(e) {
+		if w.ownOnly() || !w.provenOn(e) || !e.freeForOthers() {
 			continue
 		}
 		if p.judgeLocked(w, e, &ask, time.Now()) == coalesce.ReasonShared {

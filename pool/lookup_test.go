@@ -153,6 +153,71 @@ func TestC9_AddressTTL(t *testing.T) {
 	}
 }
 
+// C9: addresses are compared in one form, whatever a resolver or a dial function
+// makes of them.
+func TestC9_AddressesInOneForm(t *testing.T) {
+	mapped := netip.AddrFrom16(addr1.As16())
+	global := netip.MustParseAddr("2001:db8::1")
+	for _, tt := range []struct {
+		name        string
+		found, peer netip.Addr
+		want        bool
+	}{
+		{"mapped answer", mapped, addr1, true},
+		{"mapped peer", addr1, mapped, true},
+		{"zone of a global answer", global.WithZone("eth0"), global, true},
+		{"zone of a global peer", global, global.WithZone("eth0"), true},
+		{"zones of two links", netip.MustParseAddr("fe80::1%eth0"), netip.MustParseAddr("fe80::1%eth1"), false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				r.host(leaf("a.test", "b.test"), tt.found, "a.test", "b.test")
+				r.shape = func(_ pool.Target, d *pool.Dialed) { d.RemoteAddr = netip.AddrPortFrom(tt.peer, 443) }
+				r.get("a.test").end()
+				d, err := r.Explain(t.Context(), request("b.test"))
+				if err != nil || d.Shared != tt.want {
+					t.Errorf("Explain: %+v, %v", d, err)
+				}
+				b := r.get("b.test")
+				if b.lease.Shared() != tt.want {
+					t.Errorf("b: %s", b.kind())
+				}
+				b.end()
+				time.Sleep(2 * time.Minute)
+				r.get("b.test").end()
+				if b := r.get("b.test"); b.lease.Shared() != tt.want {
+					t.Errorf("b, looked up again: %s", b.kind())
+				}
+			}, policy(coalesce.Policy{AddressTTL: time.Minute}))
+		})
+	}
+}
+
+// C9: what a look-up says that was begun for an earlier placement does not end a
+// later one.
+func TestC9_LateAnswerConcernsItsPlacementAlone(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test", "b.test")
+		r.get("a.test").end()
+		r.get("b.test").end()
+		time.Sleep(2 * time.Minute)
+		r.set(func() { r.lookupTime = 10 * time.Second })
+		r.get("b.test").end() // which has it looked up
+		synctest.Wait()
+		r.conn(0).lists()
+		r.conn(0).lists("b.test")
+		r.set(func() { r.lookupTime = 0 })
+		if b := r.get("b.test"); !b.lease.Shared() {
+			t.Fatalf("b: %s", b.kind())
+		}
+		r.set(func() { r.dns["b.test"] = []netip.Addr{addr3} })
+		time.Sleep(11 * time.Second)
+		if got := r.Conns()[0].Hosts; !slices.Contains(got, "b.test") {
+			t.Errorf("hosts %q", got)
+		}
+	}, policy(coalesce.Policy{AddressTTL: time.Minute}))
+}
+
 // A negative AddressTTL: as long as the connection lives.
 func TestC9_AddressTTLNegative(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {

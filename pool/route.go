@@ -140,7 +140,7 @@ func (p *Pool) chooseSharedLocked(w *waiter, c *choice) {
 				c.consult = e
 				return
 			}
-			if e.free() {
+			if e.freeForOthers() {
 				c.e = e
 				break
 			}
@@ -195,8 +195,8 @@ func (p *Pool) judgeAskedLocked(e *entry, ask *coalesce.Request, now time.Time) 
 	if r == coalesce.ReasonOwn && ask.Misdirected {
 		return coalesce.ReasonMisdirected // see Lease.Disown
 	}
-	if (r == coalesce.ReasonShared || r == coalesce.ReasonVetoed) && p.rememberedLocked(e, ask.Host, now) {
-		return coalesce.ReasonMisdirected // asked only where it makes a difference: C10 comes before C11
+	if r == coalesce.ReasonShared && p.rememberedLocked(e, ask.Host, now) {
+		return coalesce.ReasonMisdirected // C10; looked up only where it makes a difference
 	}
 	return r
 }
@@ -295,7 +295,7 @@ func (p *Pool) handLocked(e *entry, w *waiter) bool {
 	}
 	addrs, _ := p.addressesLocked(w.host.key, p.evidenceAge())
 	ask := w.ask(addrs)
-	if w.consulting || p.unaskedLocked(w, e) || !p.qualifiesLocked(w, e, &ask, time.Now()) {
+	if !e.freeForOthers() || w.consulting || p.unaskedLocked(w, e) || !p.qualifiesLocked(w, e, &ask, time.Now()) {
 		return false
 	}
 	p.serveLocked(w, e, false)

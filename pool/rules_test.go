@@ -274,6 +274,46 @@ func TestC8_FenceMovesWaiterOff(t *testing.T) {
 	})
 }
 
+// C8: a host that has joined a handshake is not served before the server's first
+// word, which may be a fence.
+func TestC8_SharedRequestWaitsForTheFirstFrames(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		then func(c *fakeConn)
+		want coalesce.Reason
+	}{
+		{"a fence", func(c *fakeConn) { c.lists(); c.settings(100) }, coalesce.ReasonDialed},
+		{"none", func(c *fakeConn) { c.settings(100) }, coalesce.ReasonJoined},
+		{"not a word", func(*fakeConn) { time.Sleep(time.Second) }, coalesce.ReasonJoined},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				r.shared("a.test", "b.test")
+				r.noSettings = true
+				a := r.goGet("a.test")
+				b := r.goGet("b.test")
+				a.cancel(nil) // so that the one request that needs no SETTINGS is left for b
+				time.Sleep(2 * handshake)
+				wantWaiting(t, b)
+				if a := r.get("a.test"); a.kind() != coalesce.ReasonOwn {
+					t.Errorf("a: %s", a.kind())
+				} else {
+					a.end()
+				}
+				wantWaiting(t, b)
+				tt.then(r.conn(0))
+				if tt.want == coalesce.ReasonDialed {
+					time.Sleep(handshake)
+				}
+				wantServed(t, b)
+				if b.kind() != tt.want {
+					t.Errorf("b: %s, want %s", b.kind(), tt.want)
+				}
+			})
+		})
+	}
+}
+
 // O7: a listed host need not be in DNS.
 func TestO7_ListedHostWithoutDNS(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {

@@ -67,7 +67,7 @@ func (p *Pool) retireForLocked(e, o *entry) bool {
 		return false
 	}
 	hosts := p.leavingLocked(e, o)
-	if !o.free() || !o.hasRoomFor(hosts) {
+	if !o.freeForOthers() || !o.hasRoomFor(hosts) {
 		return false
 	}
 	var unasked []string
@@ -104,8 +104,8 @@ func (p *Pool) moveLocked(name string, e, o *entry) {
 	}
 }
 
-// coversAll reports whether o's certificate covers those of e's origins that
-// e's does.
+// coversAll reports whether o's certificate covers those hosts that e lists and
+// e's certificate covers. Hosts that use e are asked about one by one.
 func coversAll(e, o *entry) bool {
 	if e.cert == nil || o.cert == nil {
 		return false
@@ -113,8 +113,9 @@ func coversAll(e, o *entry) bool {
 	if e.cert == o.cert {
 		return true
 	}
-	lost := func(name string) bool { return e.cert.coverage.Covers(name) && !o.cert.coverage.Covers(name) }
-	return !lost(e.key.name) && !slices.ContainsFunc(e.listed, lost)
+	return !slices.ContainsFunc(e.listed, func(name string) bool {
+		return e.cert.coverage.Covers(name) && !o.cert.coverage.Covers(name)
+	})
 }
 
 // leavingLocked returns the hosts whose next requests would go on e, but for

@@ -339,6 +339,131 @@ func TestO6_Chain(t *testing.T) {
 	})
 }
 
+// O6: the frames that come with a handshake end an older connection.
+func TestO6_RetiredByANewConnection(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test", "b.test", "c.test")
+		a := r.conns0(t)
+		a.lists("b.test")
+		r.set(func() {
+			r.onDial = func(_ context.Context, d *fakeDial) {
+				d.obs.Origin([]string{"https://a.test", "https://b.test"}, 0)
+			}
+		})
+		c := r.do(own("c.test"))
+		if c.kind() != coalesce.ReasonDialed || !a.isClosed() {
+			t.Errorf("c: %s; a's is closed: %t", c.kind(), a.isClosed())
+		}
+	})
+}
+
+// O6: there is room when SETTINGS have come.
+func TestO6_RetiredWhenThereIsRoom(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test", "b.test", "c.test")
+		a := r.conns0(t)
+		a.lists("b.test")
+		r.set(func() {
+			r.noSettings = true
+			r.onDial = func(_ context.Context, d *fakeDial) {
+				d.obs.Origin([]string{"https://a.test", "https://b.test"}, 0)
+			}
+		})
+		r.do(own("c.test"))
+		if a.isClosed() {
+			t.Fatal("retired before it is known what the other one takes")
+		}
+		r.conn(1).settings(100)
+		synctest.Wait()
+		if !a.isClosed() {
+			t.Error("not retired")
+		}
+	})
+}
+
+// O6: of two connections of one host.
+func TestO6_OfTheSameHost(t *testing.T) {
+	for name, frames := range map[string]func(one, two *fakeConn){
+		"the larger comes last":  func(one, two *fakeConn) { one.lists(); two.lists("b.test") },
+		"the smaller comes last": func(one, two *fakeConn) { two.lists("b.test"); one.lists() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				r.shared("a.test", "b.test")
+				r.maxStreams = 1
+				first, second := r.get("a.test"), r.get("a.test")
+				first.end()
+				second.end()
+				one, two := r.conn(0), r.conn(1)
+				frames(one, two)
+				if !one.isClosed() || two.isClosed() {
+					t.Errorf("the first is closed: %t, the second: %t", one.isClosed(), two.isClosed())
+				}
+				if a := r.get("a.test"); a.conn() != two || a.kind() != coalesce.ReasonOwn {
+					t.Errorf("a: %s on %d", a.kind(), a.lease.ID())
+				}
+			})
+		})
+	}
+}
+
+// O6: a connection that ends while the caller's code is asked leaves nothing to
+// the other.
+func TestO6_EndsWhileTheCallersCodeIsAsked(t *testing.T) {
+	var gate chan struct{}
+	bubble(t, func(t *testing.T, r *rig) {
+		gate = make(chan struct{})
+		a, c := r.pair(nil)
+		a.lists("b.test")
+		c.lists("a.test", "b.test")
+		a.die()
+		close(gate)
+		synctest.Wait()
+		for _, info := range r.Conns() {
+			if !slices.Equal(info.Hosts, []string{"c.test"}) {
+				t.Errorf("%+v", info)
+			}
+		}
+	}, policy(coalesce.Policy{Allow: func(coalesce.Candidate) bool { <-gate; return true }}))
+}
+
+// O6: a host whose look-up is forgotten is looked up when its connection is as
+// old as the look-up would be.
+func TestO6_ForgottenLookUp(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, c := r.pair(nil)
+		r.get("b.test").end()
+		time.Sleep(50 * time.Second)
+		r.set(func() { r.dialErr["a.test"], r.dialErr["b.test"] = errRefused, errRefused })
+		a.settings(0)
+		c.settings(0)
+		for _, h := range []string{"a.test", "b.test"} { // a dial that fails makes the pool forget
+			q := own(h)
+			if other := r.goDo(q); !other.returned() {
+				time.Sleep(time.Second)
+				other.cancel(nil)
+				<-other.done
+			}
+		}
+		a.settings(100)
+		c.settings(100)
+		a.lists("b.test")
+		c.lists("a.test", "b.test")
+		if !a.isClosed() {
+			t.Fatal("not retired")
+		}
+		r.set(func() { r.dns["a.test"], r.dns["b.test"] = []netip.Addr{addr2}, []netip.Addr{addr2} })
+		time.Sleep(11 * time.Second)
+		for _, h := range []string{"a.test", "b.test"} {
+			before := r.lookups[h]
+			if on := r.get(h); on.conn() != c {
+				t.Errorf("%s on %d", h, on.lease.ID())
+			}
+			r.wantLookups(h, before+1)
+		}
+	}, policy(coalesce.Policy{AddressTTL: time.Minute}))
+}
+
 // O6: where the host's address was looked up long ago, it is checked as soon as
 // it would have been on the connection that closed.
 func TestO6_AddressTTLGoesOn(t *testing.T) {

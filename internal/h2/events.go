@@ -8,8 +8,10 @@ import (
 // Events receives what happens on a connection.
 //
 // Settings, GoAway, Unusable and Origin are called from the goroutine that
-// reads the connection, in the order of the frames, each before the engine
-// sees the frame that it reports; the first may come before NewConn returns.
+// reads the connection, in the order of the frames and before the engine sees
+// the frame that they report. The first call of Settings is the exception: it
+// comes after the calls for what has arrived together with the frame. The
+// first call of any may come before NewConn returns.
 // Closed is called from whichever goroutine ends the connection. No two calls
 // run at the same time. They must not block and must not call into the Conn.
 //

@@ -47,7 +47,8 @@ type scanner struct {
 
 	started    bool // the server's first SETTINGS frame has begun
 	inBlock    bool // a field block is open: only CONTINUATION may follow
-	settled    bool // Settings was reported
+	settled    bool // a SETTINGS frame was read whole
+	unreported bool // Settings has yet to be reported for the first time, see report
 	unusable   bool // Unusable was reported
 	fenced     bool // Origin was reported
 	maxStreams uint32
@@ -91,7 +92,7 @@ func (s *scanner) scan(p []byte) int {
 			s.header(p[r : r+n])
 		default:
 			s.nheld = copy(s.held[:], p[r:])
-			return w
+			return w // more is on its way
 		}
 		if s.what != cut && s.what != readOrigin {
 			if w != r {
@@ -104,7 +105,21 @@ func (s *scanner) scan(p []byte) int {
 			s.end()
 		}
 	}
+	s.report()
 	return w
+}
+
+// report reports the server's first SETTINGS at the end of what was read,
+// unless that ends within an ORIGIN frame, or within a header, which may be
+// one's. Requests wait for these SETTINGS. A server that sends ORIGIN right
+// behind them, as Node does, means it to be heeded by the first request: were it
+// told of the SETTINGS alone, a host that the frame fences out would be served
+// before the fence is up (C8).
+func (s *scanner) report() {
+	if s.unreported && s.nheld == 0 && (s.left == 0 || s.what != readOrigin) {
+		s.unreported = false
+		s.ev.Settings(s.maxStreams)
+	}
 }
 
 // header begins the frame whose header is h.
@@ -197,11 +212,13 @@ func (s *scanner) end() {
 	s.what = pass
 	switch what {
 	case readSettings:
-		if s.settled && s.next == s.maxStreams {
-			return
-		}
+		first, changed := !s.settled, s.next != s.maxStreams
 		s.settled, s.maxStreams = true, s.next
-		s.ev.Settings(s.maxStreams)
+		if first {
+			s.unreported = true
+		} else if changed && !s.unreported {
+			s.ev.Settings(s.maxStreams)
+		}
 	case readGoAway:
 		s.ev.GoAway(binary.BigEndian.Uint32(s.field[:])&streamIDMask, binary.BigEndian.Uint32(s.field[4:]))
 	case readReset:

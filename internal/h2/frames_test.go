@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 )
 
@@ -61,7 +62,48 @@ func TestO1_PassedWithinFieldBlock(t *testing.T) {
 
 func TestO1_PassedBeforeSettings(t *testing.T) {
 	in := join(origin("https://a.example"), settings())
-	wantObserved(t, join(in, origin()), in, "settings 1000", "origin [] dropped 0")
+	wantObserved(t, join(in, origin()), in, "origin [] dropped 0", "settings 1000")
+}
+
+// C8: what waits for the first SETTINGS finds the fence up, if ORIGIN arrives
+// with them.
+func TestC8_FirstSettingsAreReportedAfterORIGIN(t *testing.T) {
+	set, list := settings(3, 7), origin("https://a.example")
+	data := frame(http2.FrameData, 0, 1, make([]byte, 20)...)
+	const origins, settings7 = `origin ["https://a.example"] dropped 0`, "settings 7"
+	for _, tt := range []struct {
+		name string
+		in   []byte
+		cut  int // where the first Read ends; 0: nowhere
+		want []string
+	}{
+		{"in one Read", join(set, list, data), 0, []string{origins, settings7}},
+		{"in one Read, ORIGIN later in it", join(set, data, list), 0, []string{origins, settings7}},
+		{"in another Read", join(set, list), len(set), []string{settings7, origins}},
+		{"a Read ends within ORIGIN's header", join(set, list), len(set) + 1, []string{origins, settings7}},
+		{"at the end of ORIGIN's header", join(set, list), len(set) + 9, []string{origins, settings7}},
+		{"within its payload", join(set, list), len(set) + 12, []string{origins, settings7}},
+		{"within a header that is another frame's", join(set, data, list), len(set) + 1, []string{origins, settings7}},
+		{"within another frame's payload", join(set, data, list), len(set) + 12, []string{settings7, origins}},
+		{"within an ORIGIN frame to be ignored", join(set, frame(frameOrigin, 1, 0, entries("a")...), list), len(set) + 11, []string{settings7, origins}},
+		{"ORIGIN that does not end", join(set, list[:12]), 0, nil},
+		{"SETTINGS twice", join(settings(3, 9), set, list), 0, []string{origins, settings7}},
+		{"changed in another Read", join(settings(3, 9), set, list), len(set), []string{"settings 9", settings7, origins}},
+		{"GOAWAY", join(set, frame(http2.FrameGoAway, 0, 0, words(0, 0)...)), 0, []string{"goaway 0 0", settings7}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			src := &fakeConn{in: tt.in, err: errCut}
+			if tt.cut > 0 {
+				src.sizes = []int{tt.cut, len(tt.in)}
+			}
+			var rec recorder
+			c, _ := observe(src, &rec, testMaxFrame)
+			readAll(t, c, []int{4096})
+			if diff := cmp.Diff(append(tt.want, "closed cut"), rec.lines); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
+			}
+		})
+	}
 }
 
 // The engine takes an acknowledgement for the first SETTINGS frame.

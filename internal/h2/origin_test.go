@@ -41,7 +41,7 @@ func wantOrigins(t *testing.T, room int, frames []byte, want ...string) {
 	t.Helper()
 	ping := frame(http2.FramePing, 0, 0, words(0, 0)...)
 	var rec recorder
-	c, o := observe(&fakeConn{in: join(settings(), frames, ping), err: errCut}, &rec, testMaxFrame)
+	c, o := observe(&fakeConn{in: join(settings(), frames, ping), sizes: []int{len(settings()), 1 << 20}, err: errCut}, &rec, testMaxFrame)
 	o.scan.originRoom = room
 	if out, _ := readAll(t, c, []int{4096}); !bytes.Equal(out, join(settings(), ping)) {
 		t.Errorf("the engine saw %x, want SETTINGS and PING", out)
@@ -95,7 +95,7 @@ func TestO4_RoomOfAConnection(t *testing.T) {
 func TestO4_EntriesAreNotCounted(t *testing.T) {
 	frames := bytes.Repeat(origin(make([]string, 200)...), 50)
 	var rec recorder
-	c, _ := observe(&fakeConn{in: join(settings(), frames, origin("https://late.example")), err: errCut}, &rec, testMaxFrame)
+	c, _ := observe(&fakeConn{in: join(settings(), frames, origin("https://late.example")), sizes: []int{len(settings()), 4096}, err: errCut}, &rec, testMaxFrame)
 	readAll(t, c, []int{4096})
 	if got := rec.lines[len(rec.lines)-2]; got != `origin ["https://late.example"] dropped 0` {
 		t.Errorf("after 10,000 entries: %s", got)
@@ -119,7 +119,7 @@ func TestO4_FloodsAreSilent(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var rec recorder
-			c, o := observe(&fakeConn{in: join(settings(), bytes.Repeat(tt.frame, n)), err: errCut}, &rec, testMaxFrame)
+			c, o := observe(&fakeConn{in: join(settings(), bytes.Repeat(tt.frame, n)), sizes: []int{len(settings()), 4096}, err: errCut}, &rec, testMaxFrame)
 			o.scan.originRoom = 8
 			readAll(t, c, []int{4096})
 			want := slices.Concat([]string{"settings 1000"}, tt.want, []string{"closed cut"})

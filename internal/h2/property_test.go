@@ -23,13 +23,14 @@ const (
 // and compares the outcome with expect's.
 func checkObserver(t rapid.TB, in []byte, reads, bufs []int, together bool, originRoom int) {
 	var rec recorder
-	c, o := observe(&fakeConn{in: in, sizes: reads, together: together, err: errCut}, &rec, smallMaxFrame)
+	src := &fakeConn{in: in, sizes: reads, together: together, err: errCut}
+	c, o := observe(src, &rec, smallMaxFrame)
 	o.scan.originRoom = originRoom
 	out, err := readAll(t, c, bufs)
 	if err != errCut {
 		t.Fatalf("Read failed with %v, want the connection's error", err)
 	}
-	wantOut, wantEvents := expect(t, in, originRoom)
+	wantOut, wantEvents := expect(t, in, src.cuts, originRoom)
 	if !bytes.Equal(out, wantOut) {
 		t.Fatalf("of\n%x the engine saw\n%x, want\n%x", in, out, wantOut)
 	}
@@ -40,22 +41,37 @@ func checkObserver(t rapid.TB, in []byte, reads, bufs []int, together bool, orig
 
 // expect says what the engine should see of in, and which events there should
 // be, from what http2.Framer makes of it. Of ORIGIN payload originRoom bytes
-// are read.
-func expect(t rapid.TB, in []byte, originRoom int) (out []byte, events []string) {
+// are read. A Read has ended at each of cuts.
+func expect(t rapid.TB, in []byte, cuts []int, originRoom int) (out []byte, events []string) {
 	var rec recorder
 	defer func() { events = rec.lines }()
+	cuts = append([]int{0}, cuts...)
 
 	src := bytes.NewReader(in)
 	fr := http2.NewFramer(io.Discard, src)
 	fr.AllowIllegalReads = true
 	maxStreams := uint32(1000)
 	started, inBlock := false, false
-	settled, unusable, fenced, exceeded := false, false, false, false
+	settled, due, unusable, fenced, exceeded := false, false, false, false, false
+	// readsEnd looks at the Reads that have ended within the frame from start to
+	// end. The first SETTINGS are reported with the first Read that leaves no
+	// ORIGIN frame, and no header, unfinished.
+	readsEnd := func(start, end int, isOrigin bool) {
+		for ; len(cuts) > 0 && cuts[0] < end; cuts = cuts[1:] {
+			inHeader := start < cuts[0] && cuts[0] < start+frameHeaderLen
+			inPayload := cuts[0] >= start+frameHeaderLen
+			if due && !inHeader && !(inPayload && isOrigin) {
+				due = false
+				rec.Settings(maxStreams)
+			}
+		}
+	}
 	origins := 0 // bytes of ORIGIN payload so far
 	for {
 		start := len(in) - src.Len()
 		fh, err := fr.ReadFrameHeader()
 		if err != nil { // at the end, or within a header
+			readsEnd(start, len(in)+1, false)
 			return append(out, in[start:]...), nil
 		}
 		whole := int(fh.Length) <= src.Len()
@@ -71,6 +87,8 @@ func expect(t rapid.TB, in []byte, originRoom int) (out []byte, events []string)
 			}
 		}
 		isOrigin := fh.Type == 0xc && legal
+		isRead := isOrigin && fh.StreamID == 0 && fh.Flags&0xf == 0 && !exceeded
+		readsEnd(start, start+frameHeaderLen+int(fh.Length), isRead)
 		if !whole {
 			if !isOrigin {
 				out = append(out, in[start:]...)
@@ -95,8 +113,15 @@ func expect(t rapid.TB, in []byte, originRoom int) (out []byte, events []string)
 					next = s.Val
 				}
 				return s.Valid() // the engine checks it, the Framer does not
-			}) == nil && (!settled || next != maxStreams) {
-				settled, maxStreams = true, next
+			}) != nil {
+				break
+			}
+			changed := next != maxStreams
+			maxStreams = next
+			switch {
+			case !settled:
+				settled, due = true, true
+			case changed && !due:
 				rec.Settings(maxStreams)
 			}
 		case *http2.GoAwayFrame:
@@ -107,7 +132,7 @@ func expect(t rapid.TB, in []byte, originRoom int) (out []byte, events []string)
 				rec.Unusable()
 			}
 		case *http2.UnknownFrame:
-			if !isOrigin || fh.StreamID != 0 || fh.Flags&0xf != 0 || exceeded {
+			if !isRead {
 				break
 			}
 			var texts []string

@@ -1,28 +1,12 @@
 package integration
 
 import (
-	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
-	"net/netip"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"text/template"
-
-	"github.com/h2coalesce/h2coalesce/internal/lab"
-	"github.com/h2coalesce/h2coalesce/transport"
-)
-
-// The addresses that nginx listens on, at one port.
-const (
-	addr1 = "127.0.0.1"
-	addr2 = "127.0.0.2"
 )
 
 // nginxConfig is the configuration of every test. One wildcard certificate
@@ -75,47 +59,17 @@ http {
 `))
 
 // nginx is a running nginx.
-type nginx struct {
-	dir      string
-	port     int
-	process  *process
-	ca       *lab.CA
-	resolver lab.Resolver
-}
+type nginx struct{ *server }
 
 // startNginx starts an nginx with extra directives for the http block.
 func startNginx(t *testing.T, extra string) *nginx {
 	t.Helper()
 	path := tool(t, "nginx")
-	ca, err := lab.NewCA()
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &nginx{dir: t.TempDir(), ca: ca}
+	n := &nginx{newServer(t)}
 	t.Cleanup(func() { n.showLogs(t) })
-	cert, err := ca.Issue([]string{"*.example.test"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := lab.WritePEM(cert, n.file("cert.pem"), n.file("key.pem")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(n.caFile(), ca.PEM(), 0o644); err != nil {
-		t.Fatal(err)
-	}
-
-	// The port is free when it is chosen, but may be taken before nginx binds.
-	for try := 0; ; try++ {
-		n.port = freePort(t)
-		n.configure(t, extra)
-		n.process, err = startProcess(t, n.ready, path, "-p", n.dir, "-c", n.file("nginx.conf"), "-e", n.file("error.log"))
-		if err == nil {
-			return n
-		}
-		if try == 4 || !strings.Contains(err.Error(), "Address already in use") {
-			t.Fatal(err)
-		}
-	}
+	n.issue(t, "cert.pem", "key.pem", "*.example.test")
+	n.start(t, func() { n.configure(t, extra) }, path, "-p", n.dir, "-c", n.file("nginx.conf"), "-e", n.file("error.log"))
+	return n
 }
 
 func (n *nginx) configure(t *testing.T, extra string) {
@@ -133,45 +87,6 @@ func (n *nginx) configure(t *testing.T, extra string) {
 	}
 }
 
-func (n *nginx) file(name string) string { return filepath.Join(n.dir, name) }
-
-func (n *nginx) caFile() string { return n.file("ca.pem") }
-
-// freePort returns a port that is free on both addresses.
-func freePort(t *testing.T) int {
-	t.Helper()
-	var err error
-	for range 16 {
-		var first, second net.Listener
-		if first, err = net.Listen("tcp", addr1+":0"); err != nil {
-			t.Fatal(err)
-		}
-		port := first.Addr().(*net.TCPAddr).Port
-		second, err = net.Listen("tcp", net.JoinHostPort(addr2, strconv.Itoa(port)))
-		_ = first.Close()
-		if err == nil {
-			_ = second.Close()
-			return port
-		}
-	}
-	t.Fatal(err)
-	return 0
-}
-
-// ready makes a TLS handshake with both addresses, which proves that the
-// server there is this one: no other has a certificate of the test's.
-func (n *nginx) ready(ctx context.Context) error {
-	d := tls.Dialer{Config: &tls.Config{RootCAs: n.ca.Pool(), ServerName: "a.example.test"}}
-	for _, addr := range []string{addr1, addr2} {
-		c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(addr, strconv.Itoa(n.port)))
-		if err != nil {
-			return err
-		}
-		_ = c.Close()
-	}
-	return nil
-}
-
 func (n *nginx) showLogs(t *testing.T) {
 	if !t.Failed() {
 		return
@@ -180,28 +95,6 @@ func (n *nginx) showLogs(t *testing.T) {
 		text, err := os.ReadFile(n.file(name))
 		t.Logf("%s: %v\n%s", name, err, text)
 	}
-}
-
-// transport returns a Transport that trusts n and knows the hosts that host sets.
-func (n *nginx) transport(t *testing.T) *transport.Transport {
-	tr := &transport.Transport{
-		Base:     &http.Transport{TLSClientConfig: &tls.Config{RootCAs: n.ca.Pool()}},
-		Resolver: &n.resolver,
-	}
-	t.Cleanup(func() { _ = tr.Close() })
-	return tr
-}
-
-// host gives names under example.test an address.
-func (n *nginx) host(addr string, names ...string) {
-	for _, name := range names {
-		n.resolver.Set(name+".example.test", netip.MustParseAddr(addr))
-	}
-}
-
-// url returns the URL of a name under example.test.
-func (n *nginx) url(name string) string {
-	return fmt.Sprintf("https://%s.example.test:%d/", name, n.port)
 }
 
 // logged is a line of nginx's access log.
@@ -252,8 +145,6 @@ func (n *nginx) log(t *testing.T, want int) []logged {
 	}
 	return lines
 }
-
-func short(host string) string { return strings.TrimSuffix(host, ".example.test") }
 
 // conns returns how many connections carried the requests.
 func conns(lines []logged) int {

@@ -2,46 +2,15 @@ package integration
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/h2coalesce/h2coalesce/coalesce"
-	"github.com/h2coalesce/h2coalesce/transport"
 )
-
-// fetch sends a request with a body, or without one if body is empty, and
-// returns the status and the response's body.
-func fetch(rt http.RoundTripper, method, url, body string) (int, string, error) {
-	req, err := http.NewRequest(method, url, strings.NewReader(body))
-	if err != nil {
-		return 0, "", err
-	}
-	res, err := rt.RoundTrip(req)
-	if err != nil {
-		return 0, "", err
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	return res.StatusCode, string(text), err
-}
-
-// get fetches a host of n and expects a status.
-func (n *nginx) get(t *testing.T, rt http.RoundTripper, name string, want int) {
-	t.Helper()
-	status, body, err := fetch(rt, http.MethodGet, n.url(name), "")
-	if err != nil {
-		t.Fatalf("GET %s: %v", name, err)
-	}
-	if status != want || !strings.Contains(body, "host="+name+".example.test ") {
-		t.Fatalf("GET %s: status %d, body %q; want %d", name, status, body, want)
-	}
-}
 
 func TestNginx_SecondHostIsShared(t *testing.T) {
 	n := startNginx(t, "")
@@ -178,22 +147,6 @@ func TestNginx_AlwaysMisdirectedReachesTheCaller(t *testing.T) {
 	if got := count(lines, "nobody", 421); got != 11 {
 		t.Errorf("%d answers 421, want 11: ten requests, of which the first was sent twice", got)
 	}
-}
-
-// burst sends requests to hosts in turn, all at once.
-func (n *nginx) burst(t *testing.T, tr *transport.Transport, requests int, names []string) {
-	t.Helper()
-	var wg sync.WaitGroup
-	for i := range requests {
-		wg.Go(func() {
-			name := names[i%len(names)]
-			status, body, err := fetch(tr, http.MethodGet, n.url(name), "")
-			if err != nil || status != 200 {
-				t.Errorf("request %d, to %s: status %d, body %q, error %v", i, name, status, body, err)
-			}
-		})
-	}
-	wg.Wait()
 }
 
 // P6: nginx announces the end of a connection by GOAWAY when it has served its
