@@ -2,6 +2,7 @@ package pool_test
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -29,6 +30,7 @@ func TestExplainChangesNothing(t *testing.T) {
 		if err != nil || d.Shared || d.Conn != 0 || d.Reason != coalesce.ReasonDialed {
 			t.Errorf("%+v, %v", d, err)
 		}
+		r.wantLookups("b.test", 2) // sharing is not asked for
 		if _, err := r.Explain(t.Context(), request("nx.test")); !errors.Is(err, errNoHost) {
 			t.Error(err)
 		}
@@ -131,6 +133,7 @@ func TestM1_ConsideredSaysMisdirected(t *testing.T) {
 func TestP2_ExplainSaysJoined(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.shared("a.test", "b.test", "c.test")
+		r.dns["b.test"] = []netip.Addr{netip.AddrFrom16(addr1.As16())} // the same address
 		r.held = true
 		a := r.goGet("a.test")
 		want := coalesce.Decision{Host: "b.test", ConnHost: "a.test", Shared: true, Reason: coalesce.ReasonJoined, Considered: []coalesce.Verdict{}}
@@ -153,8 +156,9 @@ func TestP2_ExplainSaysJoined(t *testing.T) {
 			t.Errorf("c, which is being dialed: %+v, %v", d, err)
 		}
 		r.nthDial(0).finish(nil)
+		wantServed(t, a, b)
 		r.nthDial(1).finish(nil)
-		wantServed(t, a, b, mine)
+		wantServed(t, mine)
 		if b.kind() != coalesce.ReasonJoined || b.lease.ConnHost() != "a.test" {
 			t.Errorf("b: %s of %s", b.kind(), b.lease.ConnHost())
 		}
@@ -217,8 +221,9 @@ func TestP2_ExplainKnowsWhoDoesNotJoin(t *testing.T) {
 		again := r.goGet("b.test")
 		r.wantDials(4)
 		r.nthDial(2).finish(nil)
+		wantServed(t, c)
 		r.nthDial(3).finish(nil)
-		wantServed(t, c, again)
+		wantServed(t, again)
 	})
 }
 
@@ -229,9 +234,28 @@ func TestP1_ExplainPrefersThePlacement(t *testing.T) {
 		a.settings(0)
 		r.get("b.test").end()
 		a.settings(100)
+		if d, err := r.Explain(t.Context(), request("c.test")); err != nil || d.Conn != 2 || d.Reason != coalesce.ReasonOwn {
+			t.Errorf("c, which has its own: %+v, %v", d, err)
+		}
 		d, err := r.Explain(t.Context(), request("b.test"))
 		if b := r.get("b.test"); err != nil || b.conn() != c || d.Conn != b.lease.ID() {
 			t.Errorf("b went on %d; Explain said %+v, %v", b.lease.ID(), d, err)
+		}
+	})
+}
+
+// C8: before the server's first frames, a connection is there for its own host.
+func TestC8_ExplainBeforeTheFirstFrames(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test", "b.test")
+		r.noSettings = true
+		r.get("a.test").end()
+		for host, want := range map[string]coalesce.Reason{"a.test": coalesce.ReasonOwn, "b.test": coalesce.ReasonFull} {
+			d, err := r.Explain(t.Context(), request(host))
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantReasons(t, d, want)
 		}
 	})
 }

@@ -62,8 +62,10 @@ type fakeConn struct {
 func (r *rig) lookUp(ctx context.Context, host string) ([]netip.Addr, error) {
 	r.mu.Lock()
 	r.lookups[host]++
+	r.looking++
 	pause := r.lookupTime
 	r.mu.Unlock()
+	defer r.set(func() { r.looking-- })
 	if err := sleep(ctx, pause); err != nil {
 		return nil, err
 	}

@@ -296,22 +296,24 @@ func (m *model) misdirected(c *call) {
 }
 
 // explained asks what would become of a request, makes it, and looks whether
-// the answer was true.
+// the answer was true. Where others wait for the same host, the look-up that is
+// made for it may serve them first.
 func (m *model) explained(q pool.Request) {
 	before := m.lookupsOf(q.Host)
+	inLine := slices.ContainsFunc(m.calls, func(c *call) bool { return c.Host == q.Host && !c.returned() })
 	d, err := m.Explain(context.Background(), q)
 	known := m.lookupsOf(q.Host) == before // if not, the request does not know the addresses that Explain has found
 	q.Explain = true
 	m.begin(q)
 	c := m.calls[len(m.calls)-1]
 	if !c.returned() || c.err != nil {
-		if err == nil && d.Conn != 0 && !m.mayWait() {
+		if err == nil && d.Conn != 0 && !inLine && !m.mayWait() {
 			m.rec.Errorf("%s was to go on connection %d (%s), but waits or fails: %v", q.Host, d.Conn, d.Reason, c.err)
 		}
 		return
 	}
 	got := c.lease.Decision()
-	if m.mayWait() || got.Reason == coalesce.ReasonDialed || got.Reason == coalesce.ReasonJoined {
+	if inLine || m.mayWait() || got.Reason == coalesce.ReasonDialed || got.Reason == coalesce.ReasonJoined {
 		return // what it waited for came meanwhile
 	}
 	if err != nil || d.Conn != got.Conn || d.Reason != got.Reason || known && !slices.Equal(d.Considered, got.Considered) {
@@ -323,7 +325,7 @@ func (m *model) explained(q pool.Request) {
 // looks at: a look-up that takes time, or fails, or an engine that refuses.
 func (m *model) mayWait() bool {
 	m.rig.mu.Lock()
-	slow := m.lookupTime > 0 || m.lookupErr != nil
+	slow := m.lookupTime > 0 || m.lookupErr != nil || m.looking > 0
 	m.rig.mu.Unlock()
 	return slow || slices.ContainsFunc(m.open(), func(c *fakeConn) bool {
 		c.mu.Lock()

@@ -40,6 +40,7 @@ type rig struct {
 	dns     map[string][]netip.Addr
 	certs   map[string]*x509.Certificate // what a server shows for a host
 	lookups map[string]int
+	looking int // look-ups under way
 	dials   []*fakeDial
 	conns   []*fakeConn
 

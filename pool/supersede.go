@@ -93,14 +93,12 @@ func (p *Pool) retireForLocked(e, o *entry) bool {
 // moveLocked places the host called name on o. What justified it on e, the
 // address that both have, justifies it there, and no longer than on e.
 func (p *Pool) moveLocked(name string, e, o *entry) {
-	isNew := o.hosts[name] == nil
-	pl := p.placeLocked(p.hostForLocked(e.hostKey(name)), o)
-	if !isNew {
-		return
-	}
-	pl.checked = e.opened
+	checked := e.opened
 	if old := e.hosts[name]; old != nil {
-		pl.checked = old.checked
+		checked = old.checked
+	}
+	if pl := p.placeLocked(p.hostForLocked(e.hostKey(name)), o); pl.checked.After(checked) {
+		pl.checked = checked
 	}
 }
 
@@ -152,22 +150,14 @@ func (o *entry) hasRoomFor(hosts []string) bool {
 // to o, and whether the caller's code has had its say.
 func (p *Pool) admitsLocked(o, e *entry, name string) (reason coalesce.Reason, asked bool) {
 	ask := coalesce.Request{Host: name, Port: e.key.port, Partition: e.key.partition, Said: e.takeovers[takeover{o.id, name}]}
-	if e.atAddressOf(name) {
+	// The host resolves to e's address, or both connections list it. Not so
+	// e's own host, if a dial function of the caller's has connected e to
+	// somewhere else.
+	if name != e.key.name || e.addressed {
 		ask.Addrs = []netip.Addr{e.facts.RemoteAddr.Addr()}
 	}
 	asked = ask.Said != "" || o.hosts[name] != nil || !p.cfg.Policy.Consults(&o.facts)
 	return p.judgeAskedLocked(o, &ask, time.Now()), asked
-}
-
-// atAddressOf reports whether the host called name, which is e's own or is
-// placed on it, was found to resolve to e's address. A dial function of the
-// caller's own may have connected e to any other.
-func (e *entry) atAddressOf(name string) bool {
-	if name == e.key.name {
-		return e.addressed
-	}
-	pl := e.hosts[name]
-	return pl != nil && pl.byAddress
 }
 
 // takeoversKept bounds the answers of the caller's code about one connection.

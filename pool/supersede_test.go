@@ -351,6 +351,7 @@ func TestO6_RetiredByANewConnection(t *testing.T) {
 			}
 		})
 		c := r.do(own("c.test"))
+		synctest.Wait()
 		if c.kind() != coalesce.ReasonDialed || !a.isClosed() {
 			t.Errorf("c: %s; a's is closed: %t", c.kind(), a.isClosed())
 		}
@@ -427,41 +428,83 @@ func TestO6_EndsWhileTheCallersCodeIsAsked(t *testing.T) {
 	}, policy(coalesce.Policy{Allow: func(coalesce.Candidate) bool { <-gate; return true }}))
 }
 
-// O6: a host whose look-up is forgotten is looked up when its connection is as
-// old as the look-up would be.
+// O6: a host whose look-up is forgotten is looked up again when that would have
+// been due on the connection that closed.
 func TestO6_ForgottenLookUp(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		a, c := r.pair(nil)
+		time.Sleep(30 * time.Second)
 		r.get("b.test").end()
-		time.Sleep(50 * time.Second)
+		time.Sleep(20 * time.Second)
+		// A dial that fails makes the pool forget.
 		r.set(func() { r.dialErr["a.test"], r.dialErr["b.test"] = errRefused, errRefused })
-		a.settings(0)
-		c.settings(0)
-		for _, h := range []string{"a.test", "b.test"} { // a dial that fails makes the pool forget
-			q := own(h)
-			if other := r.goDo(q); !other.returned() {
-				time.Sleep(time.Second)
-				other.cancel(nil)
-				<-other.done
-			}
+		a.settings(1)
+		held := r.get("a.test")
+		for _, h := range []string{"a.test", "b.test"} {
+			q := r.goDo(own(h))
+			time.Sleep(handshake)
+			q.cancel(nil)
+			<-q.done
 		}
-		a.settings(100)
-		c.settings(100)
+		r.wantDials(4)
+		held.end()
 		a.lists("b.test")
 		c.lists("a.test", "b.test")
 		if !a.isClosed() {
 			t.Fatal("not retired")
 		}
-		r.set(func() { r.dns["a.test"], r.dns["b.test"] = []netip.Addr{addr2}, []netip.Addr{addr2} })
-		time.Sleep(11 * time.Second)
-		for _, h := range []string{"a.test", "b.test"} {
-			before := r.lookups[h]
-			if on := r.get(h); on.conn() != c {
-				t.Errorf("%s on %d", h, on.lease.ID())
+		for _, tt := range []struct {
+			host  string
+			after time.Duration
+			want  int // more look-ups
+		}{
+			{"a.test", 11 * time.Second, 1},
+			{"b.test", 0, 0},
+			{"b.test", 30 * time.Second, 1},
+		} {
+			time.Sleep(tt.after)
+			before := r.lookups[tt.host]
+			if on := r.get(tt.host); on.conn() != c {
+				t.Errorf("%s on %d", tt.host, on.lease.ID())
 			}
-			r.wantLookups(h, before+1)
+			r.wantLookups(tt.host, before+tt.want)
 		}
 	}, policy(coalesce.Policy{AddressTTL: time.Minute}))
+}
+
+// O6: hosts that have gone to another connection, or to one of their own, stay
+// there.
+func TestO6_HostsThatHaveLeftAlready(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test", "b.test", "c.test", "d.test")
+		a := r.conns0(t)
+		r.get("b.test").end()
+		r.get("c.test").end()
+		r.do(own("c.test")).end()
+		c := r.conn(1)
+		r.do(own("d.test")).end()
+		d := r.conn(2)
+		a.settings(0)
+		c.settings(0)
+		if b := r.get("b.test"); b.conn() != d {
+			t.Fatalf("b on %d", b.lease.ID())
+		}
+		a.settings(100)
+		c.settings(100)
+		a.lists("b.test", "c.test")
+		c.lists("a.test", "b.test", "x.test")
+		if !a.isClosed() {
+			t.Fatal("not retired")
+		}
+		if got, want := r.Conns()[0].Hosts, []string{"a.test", "c.test"}; !slices.Equal(got, want) {
+			t.Errorf("hosts on c's connection: %q, want %q", got, want)
+		}
+		for host, want := range map[string]*fakeConn{"a.test": c, "b.test": d, "c.test": c} {
+			if on := r.get(host); on.conn() != want {
+				t.Errorf("%s on %d", host, on.lease.ID())
+			}
+		}
+	})
 }
 
 // O6: where the host's address was looked up long ago, it is checked as soon as

@@ -92,7 +92,7 @@ func (s *scanner) scan(p []byte) int {
 			s.header(p[r : r+n])
 		default:
 			s.nheld = copy(s.held[:], p[r:])
-			return w // more is on its way
+			return w // without report
 		}
 		if s.what != cut && s.what != readOrigin {
 			if w != r {
@@ -116,7 +116,7 @@ func (s *scanner) scan(p []byte) int {
 // told of the SETTINGS alone, a host that the frame fences out would be served
 // before the fence is up (C8).
 func (s *scanner) report() {
-	if s.unreported && s.nheld == 0 && (s.left == 0 || s.what != readOrigin) {
+	if s.unreported && (s.left == 0 || s.what != readOrigin) {
 		s.unreported = false
 		s.ev.Settings(s.maxStreams)
 	}
