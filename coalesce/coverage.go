@@ -3,6 +3,8 @@ package coalesce
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,14 +15,11 @@ import (
 // hosts are compared with it. It is immutable and safe for concurrent use, and
 // one Coverage serves all connections that show the certificate.
 type Coverage struct {
-	names     []string
-	wildcards []string // parents
-	addrs     []netip.Addr
-
-	// The same as sets: a certificate may name a thousand hosts, and Covers is
-	// asked on the way of every request.
-	nameSet     map[string]struct{}
-	wildcardSet map[string]struct{}
+	// Sets, since a certificate may name a thousand hosts, and Covers is asked
+	// on the way of a request.
+	names     map[string]struct{}
+	wildcards map[string]struct{} // parents
+	addrs     []netip.Addr        // in order
 
 	fingerprint         [sha256.Size]byte
 	notBefore, notAfter time.Time
@@ -35,8 +34,8 @@ type Coverage struct {
 // (RFC 9110 §4.3.4): it is free text which name constraints do not bind.
 func NewCoverage(leaf *x509.Certificate) *Coverage {
 	c := &Coverage{
-		nameSet:     make(map[string]struct{}, len(leaf.DNSNames)),
-		wildcardSet: make(map[string]struct{}),
+		names:       make(map[string]struct{}, len(leaf.DNSNames)),
+		wildcards:   make(map[string]struct{}),
 		fingerprint: sha256.Sum256(leaf.Raw),
 		notBefore:   leaf.NotBefore,
 		notAfter:    leaf.NotAfter,
@@ -76,22 +75,15 @@ func (c *Coverage) addName(name string) {
 		if strings.IndexByte(parent, '.') < 0 || !isDNSName(parent) {
 			return
 		}
-		if _, dup := c.wildcardSet[parent]; !dup {
-			c.wildcardSet[parent] = struct{}{}
-			c.wildcards = append(c.wildcards, parent)
-		}
+		c.wildcards[parent] = struct{}{}
 		return
 	}
 	// This drops what is no name of a host: the empty string, NUL bytes (the
 	// old "bank.example\x00.evil.example"), a lone "*", a '*' within a label
 	// or in another label, empty labels, and IP addresses spelled as names,
 	// which RFC 9525 §6.4 matches against iPAddress entries alone.
-	if !isDNSName(name) {
-		return
-	}
-	if _, dup := c.nameSet[name]; !dup {
-		c.nameSet[name] = struct{}{}
-		c.names = append(c.names, name)
+	if isDNSName(name) {
+		c.names[name] = struct{}{}
 	}
 }
 
@@ -99,13 +91,13 @@ func (c *Coverage) addName(name string) {
 // RFC 9525 §6). It does not allocate, and its cost does not grow with the
 // number of names.
 func (c *Coverage) Covers(host string) bool {
-	if _, ok := c.nameSet[host]; ok {
+	if _, ok := c.names[host]; ok {
 		return true
 	}
-	if len(c.wildcardSet) > 0 {
+	if len(c.wildcards) > 0 {
 		// The '*' stands for exactly one label (RFC 9525 §6.3).
 		if parent, ok := WildcardParent(host); ok {
-			if _, ok := c.wildcardSet[parent]; ok {
+			if _, ok := c.wildcards[parent]; ok {
 				return true
 			}
 		}
@@ -121,23 +113,33 @@ func (c *Coverage) Covers(host string) bool {
 	return false
 }
 
-// Names returns the usable dNSName entries without a wildcard, canonical and
-// without duplicates. Callers must not modify it.
-func (c *Coverage) Names() []string { return c.names }
+// Len returns how many usable entries there are; of a nil Coverage, 0.
+func (c *Coverage) Len() int {
+	if c == nil {
+		return 0
+	}
+	return len(c.names) + len(c.wildcards) + len(c.addrs)
+}
 
-// Wildcards returns the parents of the usable wildcard entries: "example.com"
-// for "*.example.com". Callers must not modify it.
-func (c *Coverage) Wildcards() []string { return c.wildcards }
+// Names yields the usable dNSName entries without a wildcard, canonical, each
+// once and in no order.
+func (c *Coverage) Names() iter.Seq[string] { return maps.Keys(c.names) }
+
+// Wildcards yields the parents of the usable wildcard entries, "example.com"
+// for "*.example.com", each once and in no order.
+func (c *Coverage) Wildcards() iter.Seq[string] { return maps.Keys(c.wildcards) }
 
 // Addrs returns the iPAddress entries in order, IPv4-mapped ones as IPv4.
 // Callers must not modify it.
 func (c *Coverage) Addrs() []netip.Addr { return c.addrs }
 
-// SANs returns all usable entries as text for display.
+// SANs returns all usable entries as text for display: names, wildcards and
+// addresses, each sorted.
 func (c *Coverage) SANs() []string {
 	sans := make([]string, 0, len(c.names)+len(c.wildcards)+len(c.addrs))
-	sans = append(sans, c.names...)
-	for _, parent := range c.wildcards {
+	sans = slices.AppendSeq(sans, maps.Keys(c.names))
+	slices.Sort(sans)
+	for _, parent := range slices.Sorted(maps.Keys(c.wildcards)) {
 		sans = append(sans, "*."+parent)
 	}
 	for _, addr := range c.addrs {

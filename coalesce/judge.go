@@ -64,7 +64,7 @@ func (p *Policy) Judge(c *Conn, r *Request, now time.Time) Reason {
 	if reason := p.permits(c, r); reason != ReasonShared {
 		return reason
 	}
-	if !verified(c) {
+	if !c.Verified() {
 		return ReasonUnverified
 	}
 	// C4: crypto/tls looked at the clock once, at the handshake. A connection
@@ -140,11 +140,11 @@ func (p *Policy) permits(c *Conn, r *Request) Reason {
 	return ReasonShared
 }
 
-// verified reports whether crypto/tls authenticated the server, under the name
+// Verified reports whether crypto/tls authenticated the server, under the name
 // that the connection was dialed for (C3), and whether it speaks HTTP/2 (C1).
 // The names in a certificate are worth as much as the chain above it: one that
 // InsecureSkipVerify accepted can name any host.
-func verified(c *Conn) bool {
+func (c *Conn) Verified() bool {
 	if c.TLS == nil || c.Coverage == nil || len(c.TLS.VerifiedChains) == 0 {
 		return false
 	}

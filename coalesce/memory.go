@@ -58,9 +58,12 @@ func (m *Memory) Add(k MemoryKey, until time.Time) {
 
 // Has reports whether k is remembered at the time now. It does not allocate.
 func (m *Memory) Has(k MemoryKey, now time.Time) bool {
-	k = k.canonical()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.lru.Len() == 0 {
+		return false // most clients never see a 421
+	}
+	k = k.canonical()
 	until, ok := m.lru.Get(k)
 	if ok && !now.Before(until) {
 		m.lru.Remove(k)

@@ -2,7 +2,6 @@ package pool
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"net/netip"
 	"slices"
@@ -67,6 +66,7 @@ func (p *Pool) dialLocked(w *waiter, addrs []netip.Addr, room int) {
 	h.dials = append(h.dials, d)
 	h.count++
 	p.total++
+	p.crowdLocked(h)
 	p.stats.Dials++
 	for b := range d.buckets() {
 		p.dialing[b] = append(p.dialing[b], d)
@@ -162,9 +162,9 @@ func (d *dial) buckets() func(yield func(bucket) bool) {
 
 // dialed takes in the outcome of a dial.
 func (p *Pool) dialed(d *dial, c *Dialed, err error) {
-	var cert *certificate
+	var covers *coalesce.Coverage
 	if err == nil {
-		cert = p.certificateOf(c.TLS)
+		covers = p.coverageOf(c.TLS)
 	}
 	p.mu.Lock()
 	defer p.unlock()
@@ -188,19 +188,24 @@ func (p *Pool) dialed(d *dial, c *Dialed, err error) {
 		p.dialFailedLocked(d, err)
 		return
 	}
-	p.readyLocked(d, c, cert)
+	p.readyLocked(d, c, covers)
+	p.shown.add(d.host.key, p.forOthers(e))
+	var waited []*waiter
 	for _, w := range p.waiting.snapshot() {
-		switch {
-		case w.dial == d:
+		if w.dial == d {
 			p.leaveDialLocked(w)
 			w.came = e
 			if w.host != d.host {
 				p.joinedLocked(w, e)
 			}
-			p.queueLocked(w)
-		case w.host == d.host, cert != nil && !w.ownOnly() && cert.coverage.Covers(w.Host):
-			p.queueLocked(w)
+			waited = append(waited, w)
 		}
+		p.offerLocked(w, e)
+	}
+	p.handOutLocked(e)
+	p.expectLocked(e)
+	for _, w := range waited {
+		p.queueLocked(w) // those left over have to look elsewhere
 	}
 	p.routeQueueLocked() // or e would be idle before those who waited have it
 	p.supersedeLocked(e) // ORIGIN frames may have come already
@@ -251,7 +256,7 @@ func (p *Pool) restLocked(h *host) {
 	time.AfterFunc(dialRest, func() {
 		p.mu.Lock()
 		defer p.unlock()
-		for _, w := range p.waiting.ws {
+		for w := range p.waiting.all() {
 			if w.host == h {
 				p.queueLocked(w)
 			}
@@ -268,7 +273,7 @@ func abandon(err error) {
 }
 
 // readyLocked takes the connection that d has made into use.
-func (p *Pool) readyLocked(d *dial, c *Dialed, cert *certificate) {
+func (p *Pool) readyLocked(d *dial, c *Dialed, covers *coalesce.Coverage) {
 	e := d.entry
 	p.nextID++
 	e.id = p.nextID
@@ -285,21 +290,12 @@ func (p *Pool) readyLocked(d *dial, c *Dialed, cert *certificate) {
 		Origins:    &e.origins,
 	}
 	e.addressed = slices.Contains(d.addrs, e.facts.RemoteAddr.Addr())
-	if cert != nil {
-		e.cert = p.index.certificateFor(cert.coverage)
+	if covers != nil {
+		e.cert = p.index.certificateFor(covers)
 		e.facts.Coverage = e.cert.coverage
 	}
 	p.setStateLocked(e, stateReady)
 	if !e.settled {
 		e.settleTimer = time.AfterFunc(settleWait, func() { p.unsettled(e) })
 	}
-}
-
-// certificateOf returns the certificate that a connection showed, with its
-// names read before mu is taken: there may be thousands.
-func (p *Pool) certificateOf(state *tls.ConnectionState) *certificate {
-	if state == nil || len(state.PeerCertificates) == 0 {
-		return nil
-	}
-	return &certificate{coverage: coalesce.NewCoverage(state.PeerCertificates[0])}
 }

@@ -87,6 +87,7 @@ type entry struct {
 	hosts    map[string]*placement // hosts placed here, by name
 	excluded map[string]struct{}   // hosts answered 421 here (M2)
 	waiters  waitList              // requests that may use it once a stream is free
+	mark     uint64                // waiter.mark of the waiter that was put in line here last
 
 	opened    time.Time
 	idleSince time.Time

@@ -55,12 +55,12 @@ func (o observer) Origin(entries []string, dropped int) {
 			p.unplaceLocked(e, name) // C8: the set is a fence, also for those inside
 		}
 	}
-	for _, w := range p.waiting.ws {
+	for w := range p.waiting.all() {
 		if slices.Contains(added, w.Host) {
 			p.queueLocked(w)
 		}
 	}
-	p.queueLocked(e.waiters.ws...) // those outside have to look elsewhere
+	p.queueAllLocked(&e.waiters) // those outside have to look elsewhere
 	p.supersedeLocked(e)
 }
 
@@ -91,9 +91,10 @@ func (p *Pool) settledLocked(e *entry, maxStreams uint32) {
 	if e.state != stateReady {
 		return
 	}
+	p.expectLocked(e)
 	p.freedLocked(e)
-	p.queueLocked(e.waiters.ws...) // those left over may dial now
-	p.supersedeLocked(e)           // it may have the room now
+	p.queueRestLocked(e)
+	p.supersedeLocked(e) // it may have the room now
 }
 
 // setStateLocked moves e to a later state of its life; it does nothing if e is
@@ -142,10 +143,10 @@ func (p *Pool) retireLocked(e *entry) {
 			p.forgetLocked(h)
 		}
 	}
-	for _, w := range e.waiters.ws {
+	for w := range e.waiters.all() {
 		w.unregister(e)
 	}
-	p.queueLocked(e.waiters.ws...)
+	p.queueAllLocked(&e.waiters)
 	e.waiters = waitList{}
 }
 
@@ -174,6 +175,7 @@ func (p *Pool) vacateLocked(e *entry) {
 	h := p.hostForLocked(e.key)
 	h.count--
 	p.forgetLocked(h)
-	p.queueLocked(h.crowded.ws...)
-	p.queueLocked(p.starved.ws...)
+	if h.crowded.len() > 0 {
+		p.vacated = append(p.vacated, h)
+	}
 }

@@ -108,7 +108,7 @@ func (c *consideration) best() *considered {
 func (p *Pool) Explain(ctx context.Context, r Request) (coalesce.Decision, error) {
 	p.mu.Lock()
 	closed := p.closed
-	addrs, known := p.addressesLocked(r.key(), p.evidenceAge())
+	addrs, known := p.addressesLocked(r.key(), p.evidenceAge(), time.Now())
 	p.mu.Unlock()
 	if closed {
 		return coalesce.Decision{}, ErrClosed

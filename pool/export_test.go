@@ -19,7 +19,18 @@ func (p *Pool) Sizes() Sizes {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	x := &p.index
-	return Sizes{len(x.certs), len(x.names), len(x.wild), len(x.addrs), len(x.listed), len(p.hosts), len(p.dialing)}
+	return Sizes{len(x.certs), len(x.names.first), len(x.wild.first), len(x.addrs.first), len(x.listed), len(p.hosts), len(p.dialing)}
+}
+
+// Shown returns how many hosts' certificates are remembered, how many names these
+// have, and how many are counted.
+func (p *Pool) Shown() (hosts, names, counted int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.shown.lru.Values() {
+		names += c.Len()
+	}
+	return p.shown.lru.Len(), names, p.shown.names
 }
 
 // Covering returns the IDs that the index yields for a host at port 443.
@@ -94,7 +105,7 @@ func (p *Pool) checkConnsLocked() error {
 		if e.inIdle {
 			idle++
 		}
-		for _, w := range e.waiters.ws {
+		for w := range e.waiters.all() {
 			if w.done || !slices.Contains(w.registered, e) {
 				return fmt.Errorf("connection %d: a line with somebody who is not waiting", e.id)
 			}
@@ -174,12 +185,12 @@ func (p *Pool) checkWaitersLocked() error {
 	if len(p.queue) > 0 {
 		return fmt.Errorf("%d left in the queue", len(p.queue))
 	}
-	for _, w := range p.waiting.ws {
+	for w := range p.waiting.all() {
 		if w.done || p.hosts[w.key()] != w.host {
 			return fmt.Errorf("a waiter for %s is lost", w.Host)
 		}
 		for _, e := range w.registered {
-			if _, found := e.waiters.find(w); !found || e.state != stateReady {
+			if !e.waiters.has(w) || e.state != stateReady {
 				return fmt.Errorf("a waiter for %s is in line for connection %d, which does not know", w.Host, e.id)
 			}
 		}
@@ -199,7 +210,7 @@ func (p *Pool) missedLocked(w *waiter) *entry {
 	if w.consulting {
 		return nil
 	}
-	addrs, _ := p.addressesLocked(w.host.key, p.evidenceAge())
+	addrs, _ := p.addressesLocked(w.host.key, p.evidenceAge(), time.Now())
 	ask := w.ask(addrs)
 	for e := range p.conns {
 		if !e.free() || e.id == w.Avoid {
@@ -231,8 +242,8 @@ func (p *Pool) strandedLocked(w *waiter) error {
 			return nil // it is waited for
 		}
 	}
-	_, crowded := w.host.crowded.find(w)
-	_, starved := p.starved.find(w)
+	crowded := w.host.crowded.has(w)
+	starved := p.starved.has(w)
 	crowd, total := p.limits.MaxConnsPerHost, p.limits.MaxConns
 	switch {
 	case crowded && crowd > 0 && w.host.count >= crowd:

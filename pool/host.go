@@ -79,7 +79,7 @@ func (p *Pool) unplaceLocked(e *entry, name string) {
 	wasFull := e.hostsFull()
 	delete(e.hosts, name)
 	if wasFull && !e.hostsFull() {
-		p.queueLocked(p.waiting.ws...)
+		p.queueAllLocked(&p.waiting)
 	} else {
 		p.queueHostLocked(&e.waiters, name)
 	}
@@ -90,10 +90,10 @@ func (p *Pool) unplaceLocked(e *entry, name string) {
 }
 
 // addressesLocked returns the last answer of a look-up of key's host, if it is
-// not older than maxAge.
-func (p *Pool) addressesLocked(key hostKey, maxAge time.Duration) ([]netip.Addr, bool) {
-	a, ok := p.answers.Get(key)
-	if !ok || time.Since(a.at) > maxAge {
+// not older than maxAge. The answers that are forgotten first are the oldest.
+func (p *Pool) addressesLocked(key hostKey, maxAge time.Duration, now time.Time) ([]netip.Addr, bool) {
+	a, ok := p.answers.Peek(key)
+	if !ok || now.Sub(a.at) > maxAge {
 		return nil, false
 	}
 	return a.addrs, true

@@ -18,9 +18,9 @@ type index struct {
 	byAddress bool // whether sharing asks for the host's address
 
 	certs map[[sha256.Size]byte]*certificate
-	names map[string][]*certificate     // exact names
-	wild  map[string][]*certificate     // what follows the "*." of wildcards
-	addrs map[netip.Addr][]*certificate // iPAddress entries
+	names postings[string]     // exact names
+	wild  postings[string]     // what follows the "*." of wildcards
+	addrs postings[netip.Addr] // iPAddress entries
 
 	listed map[hostKey][]*entry // connections by the hosts that their ORIGIN frames list
 }
@@ -44,9 +44,6 @@ func newIndex(match coalesce.Match) index {
 	return index{
 		byAddress: match != coalesce.MatchCertificate,
 		certs:     make(map[[sha256.Size]byte]*certificate),
-		names:     make(map[string][]*certificate),
-		wild:      make(map[string][]*certificate),
-		addrs:     make(map[netip.Addr][]*certificate),
 		listed:    make(map[hostKey][]*entry),
 	}
 }
@@ -76,9 +73,15 @@ func (x *index) add(e *entry) {
 	}
 	if c.count == 0 {
 		x.certs[c.coverage.Fingerprint()] = c
-		enter(x.names, c.coverage.Names(), c)
-		enter(x.wild, c.coverage.Wildcards(), c)
-		enter(x.addrs, c.coverage.Addrs(), c)
+		for name := range c.coverage.Names() {
+			x.names.enter(name, c)
+		}
+		for parent := range c.coverage.Wildcards() {
+			x.wild.enter(parent, c)
+		}
+		for _, addr := range c.coverage.Addrs() {
+			x.addrs.enter(addr, c)
+		}
 	}
 	c.count++
 	x.list(e, e.listed)
@@ -101,9 +104,15 @@ func (x *index) remove(e *entry) {
 		return
 	}
 	delete(x.certs, c.coverage.Fingerprint())
-	leave(x.names, c.coverage.Names(), c)
-	leave(x.wild, c.coverage.Wildcards(), c)
-	leave(x.addrs, c.coverage.Addrs(), c)
+	for name := range c.coverage.Names() {
+		x.names.leave(name, c)
+	}
+	for parent := range c.coverage.Wildcards() {
+		x.wild.leave(parent, c)
+	}
+	for _, addr := range c.coverage.Addrs() {
+		x.addrs.leave(addr, c)
+	}
 }
 
 // list enters hosts that an ORIGIN frame on e has listed. A connection whose
@@ -133,36 +142,54 @@ func (x *index) covering(key hostKey, addrs []netip.Addr) iter.Seq[[]*entry] {
 		if listed := x.listed[key]; len(listed) > 0 && !yield(listed) {
 			return
 		}
-		if len(x.addrs) > 0 {
+		if len(x.addrs.first) > 0 {
 			if ip, err := netip.ParseAddr(key.name); err == nil {
-				x.inBuckets(x.addrs[ip], key, addrs, yield)
+				inBuckets(x, &x.addrs, ip, key, addrs, yield)
 				return
 			}
 		}
-		if !x.inBuckets(x.names[key.name], key, addrs, yield) {
+		if !inBuckets(x, &x.names, key.name, key, addrs, yield) {
+			return
+		}
+		if len(x.wild.first) == 0 {
 			return
 		}
 		if parent, ok := coalesce.WildcardParent(key.name); ok {
-			x.inBuckets(x.wild[parent], key, addrs, yield)
+			inBuckets(x, &x.wild, parent, key, addrs, yield)
 		}
 	}
 }
 
-// inBuckets yields the buckets of certs that fit key and addrs; it returns false
-// when yield did.
-func (x *index) inBuckets(certs []*certificate, key hostKey, addrs []netip.Addr, yield func([]*entry) bool) bool {
-	for _, c := range certs {
-		b := bucket{partition: key.partition, port: key.port}
-		if !x.byAddress {
-			if conns := c.conns[b]; len(conns) > 0 && !yield(conns) {
-				return false
-			}
-			continue
+// inBuckets yields the buckets, of the certificates that ps has for k, that fit
+// key and addrs; it returns false when yield did.
+func inBuckets[K comparable](x *index, ps *postings[K], k K, key hostKey, addrs []netip.Addr, yield func([]*entry) bool) bool {
+	first, rest := ps.of(k)
+	if first == nil {
+		return true
+	}
+	for i := -1; i < len(rest); i++ {
+		c := first
+		if i >= 0 {
+			c = rest[i]
 		}
-		for _, b.addr = range addrs {
-			if conns := c.conns[b]; len(conns) > 0 && !yield(conns) {
-				return false
-			}
+		if !x.inBucketsOf(c, key, addrs, yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// inBucketsOf yields the buckets of c that fit key and addrs; it returns false
+// when yield did.
+func (x *index) inBucketsOf(c *certificate, key hostKey, addrs []netip.Addr, yield func([]*entry) bool) bool {
+	b := bucket{partition: key.partition, port: key.port}
+	if !x.byAddress {
+		conns := c.conns[b]
+		return len(conns) == 0 || yield(conns)
+	}
+	for _, b.addr = range addrs {
+		if conns := c.conns[b]; len(conns) > 0 && !yield(conns) {
+			return false
 		}
 	}
 	return true
@@ -175,18 +202,6 @@ func insert(conns []*entry, e *entry) []*entry {
 		return conns
 	}
 	return slices.Insert(conns, at, e)
-}
-
-func enter[K comparable](m map[K][]*certificate, keys []K, c *certificate) {
-	for _, k := range keys {
-		m[k] = append(m[k], c)
-	}
-}
-
-func leave[K comparable](m map[K][]*certificate, keys []K, c *certificate) {
-	for _, k := range keys {
-		drop(m, k, m[k], c)
-	}
 }
 
 // drop removes v from the list vs that m holds under k, and the list with its

@@ -33,18 +33,25 @@ func (p *Pool) joinsLocked(w *waiter) bool {
 	return !w.ownOnly() && !w.ProvenOnly && p.cfg.Policy.JoinWaitOrDefault() >= 0 && p.sharesLocked()
 }
 
-// joinableLocked returns a dial of another host that may reach one of addrs; nil
-// if there is none.
-func (p *Pool) joinableLocked(w *waiter, addrs []netip.Addr) *dial {
+// joinableLocked returns a dial of another host that may reach one of addrs, and
+// for all that is known may meet a certificate that covers w's host; rather one
+// that is known to. It returns nil if there is none.
+func (p *Pool) joinableLocked(w *waiter, addrs []netip.Addr) (best *dial) {
 	b := bucket{partition: w.Partition, port: w.Port}
 	for _, b.addr = range addrs {
 		for _, d := range p.dialing[b] {
-			if d.host.key != w.key() && d.takes() {
+			if d.host.key == w.key() || !d.takes() {
+				continue
+			}
+			switch covers, known := p.shown.expected(d.host.key, w.Host); {
+			case covers:
 				return d
+			case !known && best == nil:
+				best = d
 			}
 		}
 	}
-	return nil
+	return best
 }
 
 // sharesLocked reports whether any host may use another's connection at all.
@@ -97,9 +104,10 @@ func (p *Pool) joinedLocked(w *waiter, e *entry) {
 		w.host.noJoin = true
 		return
 	}
-	addrs, _ := p.addressesLocked(w.host.key, p.evidenceAge())
+	now := time.Now()
+	addrs, _ := p.addressesLocked(w.host.key, p.evidenceAge(), now)
 	ask := w.ask(addrs)
-	switch p.judgeLocked(w, e, &ask, time.Now()) {
+	switch p.judgeLocked(w, e, &ask, now) {
 	case coalesce.ReasonShared, coalesce.ReasonFull:
 	default:
 		w.noJoin = true

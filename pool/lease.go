@@ -143,17 +143,38 @@ func (p *Pool) returnLocked(e *entry) {
 	p.freedLocked(e)
 }
 
-// freedLocked hands e's free streams to those in line for them; when nothing
-// is under way on e, it becomes idle or, if it is draining, is closed.
-func (p *Pool) freedLocked(e *entry) {
-	for e.free() && e.waiters.len() > 0 {
-		w := e.waiters.ws[0]
+// handOutLocked gives e's free streams to those in line for them.
+func (p *Pool) handOutLocked(e *entry) {
+	for e.free() {
+		w := e.next()
+		if w == nil {
+			return
+		}
 		if !p.handLocked(e, w) {
 			e.waiters.remove(w)
 			w.unregister(e)
 			p.queueLocked(w)
 		}
 	}
+}
+
+// next returns the first in line whom e may serve now.
+func (e *entry) next() *waiter {
+	if e.settled {
+		return e.waiters.front()
+	}
+	for w := range e.waiters.all() {
+		if w.host.key == e.key {
+			return w
+		}
+	}
+	return nil
+}
+
+// freedLocked hands e's free streams to those in line for them; when nothing
+// is under way on e, it becomes idle or, if it is draining, is closed.
+func (p *Pool) freedLocked(e *entry) {
+	p.handOutLocked(e)
 	if e.streams > 0 {
 		return
 	}

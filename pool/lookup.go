@@ -115,7 +115,7 @@ func (p *Pool) answeredLocked(key hostKey) {
 	if h := p.hosts[key]; h == nil || h.waiting == 0 {
 		return
 	}
-	for _, w := range p.waiting.ws {
+	for w := range p.waiting.all() {
 		if w.key() == key {
 			p.queueLocked(w)
 		}

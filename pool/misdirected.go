@@ -81,7 +81,7 @@ func (l *Lease) Disown() {
 	h := p.hostForLocked(e.key)
 	h.own = slices.DeleteFunc(h.own, func(o *entry) bool { return o == e })
 	p.forgetLocked(h)
-	p.queueLocked(e.waiters.ws...)
+	p.queueAllLocked(&e.waiters)
 }
 
 // MisdirectedAgain records that the retry of a misdirected request, on the

@@ -1,9 +1,7 @@
 package pool
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -62,16 +60,19 @@ type Pool struct {
 	unwanted map[*dial]struct{} // dials under way that nobody waits for
 	idle     idleList
 	answers  *simplelru.LRU[hostKey, answer]
+	shown    *shown
 
 	waiting waitList  // every waiter
 	starved waitList  // those that only MaxConns keeps from dialing
 	queue   []*waiter // to be routed before mu is released, or sooner
+	vacated []*host   // where MaxConnsPerHost may have room for those it keeps from dialing
 
 	total   int // connections that count against MaxConns: dialing, open, closing
 	closing int // those of them whose Close has not returned
 	nextID  uint64
 	nextSeq uint64
-	stats   Stats // the counters only, and Streams
+	marks   uint64 // the last waiter.mark given out
+	stats   Stats  // the counters only, and Streams
 }
 
 // New returns an empty pool. Its goroutines end with Close.
@@ -93,6 +94,7 @@ func New(cfg Config) *Pool {
 		dialing:  make(map[bucket][]*dial),
 		unwanted: make(map[*dial]struct{}),
 		answers:  answers,
+		shown:    newShown(),
 	}
 }
 
@@ -152,44 +154,6 @@ func (p *Pool) Get(ctx context.Context, r Request) (Lease, error) {
 	return p.wait(ctx, w)
 }
 
-// unlock routes what is in the queue and releases mu.
-func (p *Pool) unlock() {
-	p.routeQueueLocked()
-	p.mu.Unlock()
-}
-
-// routeQueueLocked routes what is in the queue, in the order of the line.
-func (p *Pool) routeQueueLocked() {
-	for len(p.queue) > 0 {
-		q := p.queue
-		p.queue = nil
-		slices.SortFunc(q, func(a, b *waiter) int { return cmp.Compare(a.seq, b.seq) })
-		for _, w := range q {
-			w.queued = false
-			p.routeLocked(w)
-		}
-	}
-}
-
-// queueLocked has waiters routed before mu is released.
-func (p *Pool) queueLocked(ws ...*waiter) {
-	for _, w := range ws {
-		if !w.done && !w.queued {
-			w.queued = true
-			p.queue = append(p.queue, w)
-		}
-	}
-}
-
-// queueHostLocked has those of a line routed that wait for the host called name.
-func (p *Pool) queueHostLocked(l *waitList, name string) {
-	for _, w := range l.ws {
-		if w.Host == name {
-			p.queueLocked(w)
-		}
-	}
-}
-
 // goLocked runs f in a goroutine that Close waits for.
 func (p *Pool) goLocked(f func()) { p.wg.Go(f) }
 
@@ -209,7 +173,7 @@ func (p *Pool) SetLimits(l Limits) {
 	for e := range p.conns {
 		p.freedLocked(e)
 	}
-	p.queueLocked(p.waiting.ws...)
+	p.queueAllLocked(&p.waiting)
 }
 
 // CloseIdle closes the connections without a request, and ends the dials that

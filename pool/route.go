@@ -2,7 +2,6 @@ package pool
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/h2coalesce/h2coalesce/coalesce"
@@ -82,9 +81,11 @@ func (c *choice) full(e *entry, w *waiter) {
 func (p *Pool) chooseAgainLocked(w *waiter) choice {
 	before := w.registered
 	w.registered = nil
+	p.marks++
+	w.mark = p.marks
 	c := p.chooseLocked(w)
 	for _, e := range before {
-		if !slices.Contains(w.registered, e) {
+		if e.mark != w.mark {
 			e.waiters.remove(w)
 		}
 	}
@@ -125,9 +126,9 @@ func (p *Pool) chooseLocked(w *waiter) choice {
 // chooseSharedLocked completes c with the oldest connection of another host
 // that the rules admit.
 func (p *Pool) chooseSharedLocked(w *waiter, c *choice) {
-	addrs, _ := p.addressesLocked(w.host.key, p.evidenceAge())
-	ask := w.ask(addrs)
 	now := time.Now()
+	addrs, _ := p.addressesLocked(w.host.key, p.evidenceAge(), now)
+	ask := w.ask(addrs)
 	for conns := range p.index.covering(w.host.key, addrs) {
 		for _, e := range conns {
 			if c.e != nil && c.e.id <= e.id {
@@ -245,8 +246,9 @@ func (p *Pool) mustDialLocked(w *waiter) (addrs []netip.Addr, room int, must boo
 	case c.settling || w.dial != nil:
 		return nil, 0, false // SETTINGS, or the handshake's end, bring it back here
 	}
-	addrs, known := p.addressesLocked(w.host.key, w.answerAge(p.evidenceAge()))
-	rests := len(w.registered) > 0 && time.Now().Before(w.host.holdOff)
+	now := time.Now()
+	addrs, known := p.addressesLocked(w.host.key, w.answerAge(p.evidenceAge()), now)
+	rests := len(w.registered) > 0 && now.Before(w.host.holdOff)
 	if p.cfg.Resolve != nil && !known && !rests {
 		p.lookUpLocked(w)
 		return nil, 0, false
@@ -293,9 +295,10 @@ func (p *Pool) handLocked(e *entry, w *waiter) bool {
 		p.serveLocked(w, e, true)
 		return true
 	}
-	addrs, _ := p.addressesLocked(w.host.key, p.evidenceAge())
+	now := time.Now()
+	addrs, _ := p.addressesLocked(w.host.key, p.evidenceAge(), now)
 	ask := w.ask(addrs)
-	if !e.freeForOthers() || w.consulting || p.unaskedLocked(w, e) || !p.qualifiesLocked(w, e, &ask, time.Now()) {
+	if !e.freeForOthers() || w.consulting || p.unaskedLocked(w, e) || !p.qualifiesLocked(w, e, &ask, now) {
 		return false
 	}
 	p.serveLocked(w, e, false)

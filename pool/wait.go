@@ -126,7 +126,7 @@ func (p *Pool) refusedLocked(e *entry) {
 		return
 	}
 	if e.refusals > refusalPatience {
-		p.queueLocked(e.waiters.ws...)
+		p.queueRestLocked(e)
 	}
 	if e.refusalTimer != nil {
 		e.refusalTimer.Stop()
@@ -136,7 +136,7 @@ func (p *Pool) refusedLocked(e *entry) {
 		defer p.unlock()
 		e.refused = false
 		p.freedLocked(e)
-		p.queueLocked(e.waiters.ws...) // those left over may dial now
+		p.queueRestLocked(e)
 	})
 }
 

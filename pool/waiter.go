@@ -32,6 +32,7 @@ type waiter struct {
 	answers    map[uint64]coalesce.Reason // what that code said, by connection
 
 	registered []*entry // connections whose waiters it is among
+	mark       uint64   // of its last routing: connections with the same mark are in registered
 }
 
 // message is what a waiter's goroutine is told: one of the first three fields
@@ -74,34 +75,9 @@ func (w *waiter) unregister(e *entry) {
 
 // register puts the waiter in line for a free stream of e.
 func (w *waiter) register(e *entry) {
-	if !slices.Contains(w.registered, e) {
+	if e.mark != w.mark {
+		e.mark = w.mark
 		w.registered = append(w.registered, e)
 		e.waiters.add(w)
 	}
 }
-
-// waitList is a line of waiters in the order of their seq.
-type waitList struct{ ws []*waiter }
-
-func (l *waitList) len() int { return len(l.ws) }
-
-func (l *waitList) find(w *waiter) (int, bool) {
-	return slices.BinarySearchFunc(l.ws, w.seq, func(o *waiter, seq uint64) int {
-		return int(int64(o.seq - seq))
-	})
-}
-
-func (l *waitList) add(w *waiter) {
-	if i, found := l.find(w); !found {
-		l.ws = slices.Insert(l.ws, i, w)
-	}
-}
-
-func (l *waitList) remove(w *waiter) {
-	if i, found := l.find(w); found {
-		l.ws = slices.Delete(l.ws, i, i+1)
-	}
-}
-
-// snapshot returns the line as it stands, for loops that change it.
-func (l *waitList) snapshot() []*waiter { return slices.Clone(l.ws) }
