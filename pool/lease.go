@@ -175,7 +175,7 @@ func (e *entry) next() *waiter {
 // is under way on e, it becomes idle or, if it is draining, is closed.
 func (p *Pool) freedLocked(e *entry) {
 	p.handOutLocked(e)
-	if e.streams > 0 {
+	if e.streams > 0 || !e.settled && e.waiters.len() > 0 { // who waits for SETTINGS has use for it
 		return
 	}
 	switch e.state {

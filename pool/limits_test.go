@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/h2coalesce/h2coalesce/coalesce"
 	"github.com/h2coalesce/h2coalesce/pool"
 )
 
@@ -398,4 +399,29 @@ func TestP5_ManyThroughFew(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}, limits(pool.Limits{MaxConns: 3}))
+}
+
+// P5, C8: a connection that other hosts wait to share when its SETTINGS come is
+// not idle: it is neither closed for others nor counted against MaxIdleConns.
+func TestP5_WaitedForIsNotIdle(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test", "b.test")
+		r.host(leaf("other.test"), addr2, "other.test")
+		r.noSettings = true
+		a, b := r.goGet("a.test"), r.goGet("b.test")
+		other := r.goGet("other.test")
+		a.cancel(nil)
+		time.Sleep(2 * handshake)
+		wantWaiting(t, b, other)
+		r.conn(0).settings(100)
+		wantServed(t, b)
+		if b.kind() != coalesce.ReasonJoined {
+			t.Errorf("b: %s", b.kind())
+		}
+		wantWaiting(t, other)
+		b.end()
+		time.Sleep(2 * handshake)
+		wantServed(t, other)
+		r.wantDials(2)
+	}, limits(pool.Limits{MaxConns: 1}))
 }
