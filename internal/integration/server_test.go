@@ -1,10 +1,13 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -14,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"text/template"
 
 	"github.com/h2coalesce/h2coalesce/internal/lab"
 	"github.com/h2coalesce/h2coalesce/transport"
@@ -26,9 +30,9 @@ const (
 )
 
 // server is what the tests need of any server: where it is, and a client's
-// trust in it. Each answers a request with "host=HOST sni=SNI", which get
-// checks, and at both addresses has a certificate for a.example.test, by which
-// it is known to be ready.
+// trust in it. Each answers a request with "host=HOST" and more, of which get
+// checks the host, and at both addresses has a certificate for a.example.test,
+// by which it is known to be ready.
 type server struct {
 	dir      string
 	port     int
@@ -86,6 +90,23 @@ func (s *server) start(t *testing.T, configure func(), path string, args ...stri
 	}
 }
 
+func (s *server) configFile() string { return s.file("config") }
+
+// configure writes the configuration file, in which fields are set besides Dir,
+// Port, Addr1, Addr2 and Root.
+func (s *server) configure(t *testing.T, config *template.Template, fields map[string]any) {
+	t.Helper()
+	fields["Dir"], fields["Port"], fields["Addr1"], fields["Addr2"] = s.dir, s.port, addr1, addr2
+	fields["Root"] = os.Getuid() == 0
+	var text bytes.Buffer
+	if err := config.Execute(&text, fields); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.configFile(), text.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // freePort returns a port that is free on both addresses.
 func freePort(t *testing.T) int {
 	t.Helper()
@@ -138,6 +159,18 @@ func (s *server) host(addr string, names ...string) {
 	}
 }
 
+// showLogs shows the log files in the directory if the test has failed.
+func (s *server) showLogs(t *testing.T) {
+	if !t.Failed() {
+		return
+	}
+	for _, name := range []string{"error.log", "access.log"} {
+		if text, err := os.ReadFile(s.file(name)); !errors.Is(err, fs.ErrNotExist) {
+			t.Logf("%s: %v\n%s", name, err, text)
+		}
+	}
+}
+
 // url returns the URL of a name under example.test.
 func (s *server) url(name string) string {
 	return fmt.Sprintf("https://%s:%d/", full(name), s.port)
@@ -178,6 +211,11 @@ func fetch(rt http.RoundTripper, method, url, body string) (int, string, error) 
 	if err != nil {
 		return 0, "", err
 	}
+	return send(rt, req)
+}
+
+// send returns the status and the body of the response to a request.
+func send(rt http.RoundTripper, req *http.Request) (int, string, error) {
 	res, err := rt.RoundTrip(req)
 	if err != nil {
 		return 0, "", err

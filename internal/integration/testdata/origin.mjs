@@ -3,6 +3,7 @@
 //
 // Stdout has a line for each session and for each request, which is written
 // before the answer.
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createSecureServer } from 'node:http2';
 
@@ -12,6 +13,17 @@ let sessions = 0;
 // Node makes an origin of a URL, and takes what an object says as it stands,
 // which alone can be empty.
 const entry = (text) => (text === '' ? { origin: text } : text);
+
+// digest tells answer the length and the hash of a body, once it has all come.
+const digest = (body, answer) => {
+  const hash = createHash('sha256');
+  let length = 0;
+  body.on('data', (chunk) => {
+    hash.update(chunk);
+    length += chunk.length;
+  });
+  body.on('end', () => answer(`length=${length} sha256=${hash.digest('hex')}`));
+};
 
 for (const { addr, cert, key, origins, misdirected } of listeners) {
   const server = createSecureServer({
@@ -33,8 +45,15 @@ for (const { addr, cert, key, origins, misdirected } of listeners) {
       if (url.pathname === '/origin') {
         session.origin(...url.searchParams.getAll('list').map(entry));
       }
-      stream.respond({ ':status': status, 'content-type': 'text/plain' });
-      stream.end(`host=${url.hostname} sni=${sni}\n`);
+      const answer = (received) => {
+        stream.respond({ ':status': status, 'content-type': 'text/plain' });
+        stream.end(`host=${url.hostname} sni=${sni} ${received}\n`);
+      };
+      if (status === 421) {
+        answer('unread');
+      } else {
+        digest(stream, answer);
+      }
     });
   });
   server.listen(port, addr);
