@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/h2coalesce/h2coalesce/coalesce"
 	"github.com/h2coalesce/h2coalesce/pool"
 )
 
@@ -179,5 +180,40 @@ func TestCloseIdle(t *testing.T) {
 		if s := r.Stats(); s.Evicted != 0 {
 			t.Errorf("Evicted = %d", s.Evicted)
 		}
+	})
+}
+
+// A connection that ends without SETTINGS: those that it was dialed for learn
+// why, rather than dial for ever; those of another host go their own way.
+func TestP6_StillbornConnection(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test", "b.test")
+		r.noSettings = true
+		first, second, b := r.goGet("a.test"), r.goGet("a.test"), r.goGet("b.test")
+		time.Sleep(handshake)
+		wantServed(t, first)
+		wantWaiting(t, second, b)
+		c := r.conn(0)
+		c.mu.Lock()
+		c.closed, c.gone = true, true
+		c.mu.Unlock()
+		r.set(func() { r.noSettings = false })
+		c.obs.Closed(errRefused)
+		time.Sleep(handshake)
+		<-second.done
+		if !errors.Is(second.err, pool.ErrUnusable) || !errors.Is(second.err, errRefused) {
+			t.Errorf("second: %v", second.err)
+		}
+		wantServed(t, b)
+		if b.kind() != coalesce.ReasonDialed {
+			t.Errorf("b: %s", b.kind())
+		}
+		if err := first.lease.Stillborn(errNoHost); !errors.Is(err, pool.ErrUnusable) || !errors.Is(err, errRefused) {
+			t.Errorf("first: %v", err)
+		}
+		if err := b.lease.Stillborn(errNoHost); err != nil {
+			t.Errorf("b, whose connection is well: %v", err)
+		}
+		r.wantDials(2)
 	})
 }

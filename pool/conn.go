@@ -23,8 +23,9 @@ var (
 	ErrNotHTTP2 = errors.New("h2coalesce: server did not negotiate HTTP/2")
 
 	// ErrUnusable is what Get returns to the requests that waited for a
-	// connection which the server ended before they could be sent. Another
-	// attempt may fare better; how many are made is up to the caller of Get.
+	// connection which the server ended before they could be sent; the error
+	// says why, if that is known. Another attempt may fare better; how many are
+	// made is up to the caller of Get.
 	ErrUnusable = errors.New("h2coalesce: server closed the new connection before a request was sent")
 )
 

@@ -181,7 +181,7 @@ func (p *Pool) dialed(d *dial, c *Dialed, err error) {
 		case p.closed:
 			err = ErrClosed
 		case e.state != stateDialing:
-			err = ErrUnusable
+			err = e.unusable()
 		}
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"sync/atomic"
 	"time"
@@ -68,6 +69,7 @@ type entry struct {
 
 	state   state
 	ended   bool          // Conn has reported that it is closed
+	cause   error         // why, then
 	facts   coalesce.Conn // what the rules are asked about
 	origins coalesce.OriginSet
 	listed  []string // hosts at its port that ORIGIN frames have listed
@@ -121,6 +123,15 @@ func (e *entry) limit() int {
 // free reports whether the connection takes a request now.
 func (e *entry) free() bool {
 	return e.state == stateReady && !e.refused && e.streams < e.limit()
+}
+
+// unusable is the error of requests that e was dialed for, and that it did not
+// carry.
+func (e *entry) unusable() error {
+	if e.cause == nil {
+		return ErrUnusable
+	}
+	return fmt.Errorf("%w: %w", ErrUnusable, e.cause)
 }
 
 // freeForOthers reports whether the connection takes a request of another host

@@ -31,11 +31,11 @@ func (o observer) GoAway(uint32, uint32) { o.e.pool.changed(o.e, stateDraining) 
 
 func (o observer) Unusable() { o.e.pool.changed(o.e, stateDraining) }
 
-func (o observer) Closed(error) {
+func (o observer) Closed(err error) {
 	p := o.e.pool
 	p.mu.Lock()
 	defer p.unlock()
-	o.e.ended = true
+	o.e.ended, o.e.cause = true, err
 	p.setStateLocked(o.e, stateClosed)
 }
 
@@ -143,11 +143,16 @@ func (p *Pool) retireLocked(e *entry) {
 			p.forgetLocked(h)
 		}
 	}
-	for w := range e.waiters.all() {
-		w.unregister(e)
-	}
-	p.queueAllLocked(&e.waiters)
+	waiters := e.waiters.snapshot()
 	e.waiters = waitList{}
+	for _, w := range waiters {
+		w.unregister(e)
+		if e.ended && !e.settled && w.came == e && w.host == own {
+			p.failLocked(w, e.unusable()) // it was stillborn; w would dial for ever
+			continue
+		}
+		p.queueLocked(w)
+	}
 }
 
 // disposeLocked closes what e holds. Its place among the limited number of

@@ -109,7 +109,7 @@ func (p *Pool) refused(ctx context.Context, l Lease, r *Request, w *waiter) *wai
 	case p.closed:
 		p.failLocked(w, ErrClosed) // Close has failed the others
 	case e.state != stateReady && e == w.came && e.key == w.host.key:
-		p.failLocked(w, ErrUnusable) // or it would dial for ever
+		p.failLocked(w, e.unusable()) // or it would dial for ever
 	}
 	p.queueLocked(w)
 	return w

@@ -12,15 +12,16 @@ import (
 // exchange is one request on its way through the pool.
 type exchange struct {
 	*core
-	req    *http.Request
-	opts   options
-	dest   pool.Request
-	body   outgoing
-	unsent int          // attempts that their server did not process
-	moved  int          // such attempts whose connection was ended
-	first  *Misdirected // the misdirected response that it is sent again for
-	from   pool.Lease   // on which that came
-	again  bool         // it has yet to be sent again
+	req       *http.Request
+	opts      options
+	dest      pool.Request
+	body      outgoing
+	unsent    int          // attempts that their server did not process
+	moved     int          // such attempts whose connection was ended
+	stillborn int          // such attempts whose connection was dialed for it and ended at once
+	first     *Misdirected // the misdirected response that it is sent again for
+	from      pool.Lease   // on which that came
+	again     bool         // it has yet to be sent again
 
 	// What a panic in one of the caller's hooks would lose: see letGo.
 	lease    pool.Lease
@@ -37,10 +38,8 @@ func (x *exchange) run() (*http.Response, error) {
 	for {
 		trace.getConn(x.req.URL)
 		lease, err := x.pool.Get(x.req.Context(), x.dest)
-		if errors.Is(err, pool.ErrUnusable) {
-			if err = x.resendAfter(err, true); err == nil {
-				continue
-			}
+		if errors.Is(err, pool.ErrUnusable) && x.forgives() {
+			continue
 		}
 		if err != nil {
 			return x.unconnected(err)
@@ -54,7 +53,7 @@ func (x *exchange) run() (*http.Response, error) {
 		x.opts.trace.decided(lease.Decision)
 		res, err := x.attempt(lease)
 		if err != nil {
-			if err = x.mayResend(err, lease.Ended()); err == nil {
+			if err = x.mayResend(err, &lease); err == nil {
 				continue
 			}
 			return nil, x.explained(err)

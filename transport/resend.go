@@ -21,10 +21,18 @@ const (
 	maxMoved = 7
 )
 
+// forgives reports whether the request may have another connection dialed, after
+// one that was dialed for it has ended before it could be sent. It may once: a
+// server that is being restarted does better then, one that turns the client
+// away does not. net/http does not try again at all.
+func (x *exchange) forgives() bool {
+	x.stillborn++
+	return x.stillborn == 1
+}
+
 // mayResend returns nil if the request can be sent again after err, when it is
-// time to. Otherwise it returns the error that the caller gets. connEnded says
-// that the connection takes no more requests.
-func (x *exchange) mayResend(err error, connEnded bool) error {
+// time to. Otherwise it returns the error that the caller gets.
+func (x *exchange) mayResend(err error, lease *pool.Lease) error {
 	// A body that comes from an HTTP/2 peer itself may fail with what looks
 	// like this connection's error.
 	if x.body.failure() != nil {
@@ -42,7 +50,13 @@ func (x *exchange) mayResend(err error, connEnded bool) error {
 	if !x.body.claim() {
 		return fmt.Errorf("h2coalesce: cannot send the request again, its body was read and there is no GetBody: %w", err)
 	}
-	return x.resendAfter(err, connEnded)
+	if stillborn := lease.Stillborn(err); stillborn != nil {
+		if x.forgives() {
+			return nil
+		}
+		return stillborn
+	}
+	return x.resendAfter(err, lease.Ended())
 }
 
 // resendAfter waits until it is time to send the request again after err, which
