@@ -183,9 +183,9 @@ func TestCloseIdle(t *testing.T) {
 	})
 }
 
-// A connection that ends without SETTINGS: those that it was dialed for learn
+// A connection that ends without a word: those that it was dialed for learn
 // why, rather than dial for ever; those of another host go their own way.
-func TestP6_StillbornConnection(t *testing.T) {
+func TestP6_ConnectionThatEndsWithoutAWord(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.shared("a.test", "b.test")
 		r.noSettings = true
@@ -201,17 +201,17 @@ func TestP6_StillbornConnection(t *testing.T) {
 		c.obs.Closed(errRefused)
 		time.Sleep(handshake)
 		<-second.done
-		if !errors.Is(second.err, pool.ErrUnusable) || !errors.Is(second.err, errRefused) {
+		if !errors.Is(second.err, pool.ErrTurnedAway) || !errors.Is(second.err, errRefused) {
 			t.Errorf("second: %v", second.err)
 		}
 		wantServed(t, b)
 		if b.kind() != coalesce.ReasonDialed {
 			t.Errorf("b: %s", b.kind())
 		}
-		if err := first.lease.Stillborn(errNoHost); !errors.Is(err, pool.ErrUnusable) || !errors.Is(err, errRefused) {
+		if err := first.lease.TurnedAway(errNoHost); !errors.Is(err, pool.ErrTurnedAway) || !errors.Is(err, errRefused) {
 			t.Errorf("first: %v", err)
 		}
-		if err := b.lease.Stillborn(errNoHost); err != nil {
+		if err := b.lease.TurnedAway(errNoHost); err != nil {
 			t.Errorf("b, whose connection is well: %v", err)
 		}
 		r.wantDials(2)

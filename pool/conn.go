@@ -23,10 +23,16 @@ var (
 	ErrNotHTTP2 = errors.New("h2coalesce: server did not negotiate HTTP/2")
 
 	// ErrUnusable is what Get returns to the requests that waited for a
-	// connection which the server ended before they could be sent; the error
-	// says why, if that is known. Another attempt may fare better; how many are
-	// made is up to the caller of Get.
+	// connection which the server ended before they could be sent. Another
+	// attempt may fare better; how many are made is up to the caller of Get.
 	ErrUnusable = errors.New("h2coalesce: server closed the new connection before a request was sent")
+
+	// ErrTurnedAway is ErrUnusable's counterpart for a connection that has ended
+	// without a word of HTTP/2 from its server; the error says why, if that is
+	// known. A server that does so since a client certificate is missing, for
+	// instance, which in TLS 1.3 shows after the handshake only, will do so
+	// again.
+	ErrTurnedAway = errors.New("h2coalesce: server ended the new connection without a word")
 )
 
 // Conn is what the pool asks of an HTTP/2 connection.

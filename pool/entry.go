@@ -68,6 +68,7 @@ type entry struct {
 	cancel context.CancelFunc
 
 	state   state
+	spoke   bool          // the server has sent a frame that Conn reports, SETTINGS or another
 	ended   bool          // Conn has reported that it is closed
 	cause   error         // why, then
 	facts   coalesce.Conn // what the rules are asked about
@@ -128,10 +129,13 @@ func (e *entry) free() bool {
 // unusable is the error of requests that e was dialed for, and that it did not
 // carry.
 func (e *entry) unusable() error {
-	if e.cause == nil {
+	switch {
+	case e.spoke || !e.ended:
 		return ErrUnusable
+	case e.cause == nil:
+		return ErrTurnedAway
 	}
-	return fmt.Errorf("%w: %w", ErrUnusable, e.cause)
+	return fmt.Errorf("%w: %w", ErrTurnedAway, e.cause)
 }
 
 // freeForOthers reports whether the connection takes a request of another host

@@ -22,12 +22,19 @@ func (o observer) Settings(maxStreams uint32) {
 	p := o.e.pool
 	p.mu.Lock()
 	defer p.unlock()
+	o.e.spoke = true
 	if !o.e.settled || o.e.maxStreams != maxStreams { // floods are not to cost much
 		p.settledLocked(o.e, maxStreams)
 	}
 }
 
-func (o observer) GoAway(uint32, uint32) { o.e.pool.changed(o.e, stateDraining) }
+func (o observer) GoAway(uint32, uint32) {
+	p := o.e.pool
+	p.mu.Lock()
+	defer p.unlock()
+	o.e.spoke = true
+	p.setStateLocked(o.e, stateDraining)
+}
 
 func (o observer) Unusable() { o.e.pool.changed(o.e, stateDraining) }
 
@@ -147,8 +154,8 @@ func (p *Pool) retireLocked(e *entry) {
 	e.waiters = waitList{}
 	for _, w := range waiters {
 		w.unregister(e)
-		if e.ended && !e.settled && w.came == e && w.host == own {
-			p.failLocked(w, e.unusable()) // it was stillborn; w would dial for ever
+		if e.ended && !e.spoke && w.came == e && w.host == own {
+			p.failLocked(w, e.unusable()) // or it would dial for ever
 			continue
 		}
 		p.queueLocked(w)

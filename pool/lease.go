@@ -97,21 +97,18 @@ func (l *Lease) Ended() bool {
 	return l.e.state != stateReady
 }
 
-// Stillborn returns an error if the connection, which was dialed for the request
-// and has failed it with err, has not had a word of HTTP/2 from its server:
-// SETTINGS would be the first (RFC 9113 §3.4). The error wraps ErrUnusable and
-// says why the connection has ended, if that is known. A server that turns the
-// client away in this manner, since a client certificate is missing for
-// instance, which in TLS 1.3 shows after the handshake only, will do so again.
-func (l *Lease) Stillborn(err error) error {
+// TurnedAway returns an error that wraps ErrTurnedAway, if the connection was
+// dialed for the request, which it has failed with err, and its server has not
+// sent a word of HTTP/2; else nil. SETTINGS would be the first (RFC 9113 §3.4).
+func (l *Lease) TurnedAway(err error) error {
 	p := l.e.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case !l.Fresh() || l.e.settled:
+	case !l.Fresh() || l.e.spoke:
 		return nil
 	case l.e.cause == nil:
-		return fmt.Errorf("%w: %w", ErrUnusable, err)
+		return fmt.Errorf("%w: %w", ErrTurnedAway, err)
 	}
 	return l.e.unusable()
 }

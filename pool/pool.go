@@ -130,9 +130,10 @@ func (r *Request) key() hostKey { return hostKey{r.Partition, r.Host, r.Port} }
 // Get returns the right to send one request, with a stream reserved on its
 // connection. It blocks while a connection is looked for, dialed or waited
 // for, until ctx ends, r.Cancel is closed or the pool is. The error is
-// context.Cause(ctx), ErrCanceled, ErrClosed, ErrUnusable, or what the look-up
-// or dial failed with, which may wrap ErrNotHTTP2. The end of ctx does not end
-// a dial, which later requests may use. The caller must release the lease.
+// context.Cause(ctx), ErrCanceled, ErrClosed, ErrUnusable, ErrTurnedAway, or
+// what the look-up or dial failed with, which may wrap ErrNotHTTP2. The end of
+// ctx does not end a dial, which later requests may use. The caller must release
+// the lease.
 func (p *Pool) Get(ctx context.Context, r Request) (Lease, error) {
 	p.mu.Lock()
 	if p.closed {

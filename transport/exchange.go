@@ -12,16 +12,16 @@ import (
 // exchange is one request on its way through the pool.
 type exchange struct {
 	*core
-	req       *http.Request
-	opts      options
-	dest      pool.Request
-	body      outgoing
-	unsent    int          // attempts that their server did not process
-	moved     int          // such attempts whose connection was ended
-	stillborn int          // such attempts whose connection was dialed for it and ended at once
-	first     *Misdirected // the misdirected response that it is sent again for
-	from      pool.Lease   // on which that came
-	again     bool         // it has yet to be sent again
+	req    *http.Request
+	opts   options
+	dest   pool.Request
+	body   outgoing
+	unsent int          // attempts that their server did not process
+	moved  int          // such attempts whose connection was ended
+	away   int          // such attempts for which a connection was dialed in vain
+	first  *Misdirected // the misdirected response that it is sent again for
+	from   pool.Lease   // on which that came
+	again  bool         // it has yet to be sent again
 
 	// What a panic in one of the caller's hooks would lose: see letGo.
 	lease    pool.Lease
@@ -38,8 +38,11 @@ func (x *exchange) run() (*http.Response, error) {
 	for {
 		trace.getConn(x.req.URL)
 		lease, err := x.pool.Get(x.req.Context(), x.dest)
-		if errors.Is(err, pool.ErrUnusable) && x.forgives() {
-			continue
+		if err != nil {
+			err = x.mayConnectAgain(err)
+			if err == nil {
+				continue
+			}
 		}
 		if err != nil {
 			return x.unconnected(err)

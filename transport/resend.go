@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -21,13 +22,27 @@ const (
 	maxMoved = 7
 )
 
-// forgives reports whether the request may have another connection dialed, after
-// one that was dialed for it has ended before it could be sent. It may once: a
+// mayConnectAgain returns nil if another connection may be asked for, after err
+// of the pool's, when it is time to. Otherwise it returns err.
+func (x *exchange) mayConnectAgain(err error) error {
+	switch {
+	case errors.Is(err, pool.ErrUnusable):
+		return x.resendAfter(err, true)
+	case errors.Is(err, pool.ErrTurnedAway):
+		return x.turnedAway(err)
+	}
+	return err
+}
+
+// turnedAway returns nil if the request may have another connection dialed,
+// after one that was dialed for it has ended without a word. It may once: a
 // server that is being restarted does better then, one that turns the client
 // away does not. net/http does not try again at all.
-func (x *exchange) forgives() bool {
-	x.stillborn++
-	return x.stillborn == 1
+func (x *exchange) turnedAway(err error) error {
+	if x.away++; x.away == 1 {
+		return nil
+	}
+	return err
 }
 
 // mayResend returns nil if the request can be sent again after err, when it is
@@ -50,11 +65,8 @@ func (x *exchange) mayResend(err error, lease *pool.Lease) error {
 	if !x.body.claim() {
 		return fmt.Errorf("h2coalesce: cannot send the request again, its body was read and there is no GetBody: %w", err)
 	}
-	if stillborn := lease.Stillborn(err); stillborn != nil {
-		if x.forgives() {
-			return nil
-		}
-		return stillborn
+	if away := lease.TurnedAway(err); away != nil {
+		return x.turnedAway(away)
 	}
 	return x.resendAfter(err, lease.Ended())
 }
