@@ -141,6 +141,9 @@ func (c *core) dial(ctx context.Context, t pool.Target, obs pool.Observer) (*poo
 		return nil, err
 	}
 	if r.TLS == nil || r.TLS.NegotiatedProtocol != "h2" {
+		// Now, so that no request which comes before those that have waited
+		// are told has another connection dialed, and if none has waited.
+		c.http1.learn(protocolKey{t.Partition, t.Host, t.Port})
 		return nil, &notHTTP2Error{offer{conn: r.Conn}}
 	}
 	conn, err := c.engine.NewConn(r.Conn, obs)

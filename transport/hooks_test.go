@@ -226,7 +226,11 @@ func TestD_AnUploadOutlivesAnAnswerWithoutBody(t *testing.T) {
 				if getBody {
 					q.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("not asked for") }
 				}
-				go io.WriteString(pw, "first, ")
+				wrote := make(chan struct{})
+				go func() {
+					io.WriteString(pw, "first, ")
+					close(wrote)
+				}()
 				res, err := r.tr.RoundTrip(q)
 				if err != nil {
 					t.Fatal(err)
@@ -238,6 +242,7 @@ func TestD_AnUploadOutlivesAnAnswerWithoutBody(t *testing.T) {
 				if s := r.tr.Stats(); s.Streams != 1 {
 					t.Errorf("%d streams while the upload goes on", s.Streams)
 				}
+				<-wrote
 				io.WriteString(pw, "second")
 				pw.Close()
 				if b := <-got; b != "first, second" {

@@ -100,9 +100,9 @@ func (t *Transport) CloseIdleConnections() { t.ready().closeIdle() }
 
 // Close closes every HTTP/2 connection, with the requests on it, and ends the
 // context of each look-up and dial under way. It returns when the connections
-// are closed and the look-ups have ended; a dial function that does not heed
-// its context may outlast it. Requests that wait for a connection, and later
-// ones, fail with ErrClosed. HTTP/1.1 connections are closed when their
+// are closed and the look-ups have ended; a dial function or resolver that does
+// not heed its context may outlast it. Requests that wait for a connection, and
+// later ones, fail with ErrClosed. HTTP/1.1 connections are closed when their
 // requests end. Close returns nil, and may be called more than once.
 func (t *Transport) Close() error { return t.ready().close() }
 

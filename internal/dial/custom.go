@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"time"
 )
 
 // Returned for a dial function that breaks its contract, in net/http's words.
@@ -14,6 +15,40 @@ var (
 	errNilDial        = errors.New("net/http: Transport.Dial hook returned (nil, nil)")
 	errNilDialTLS     = errors.New("net/http: Transport.DialTLS or DialTLSContext returned (nil, nil)")
 )
+
+// errExited is the outcome of a dial function or resolver that has called
+// runtime.Goexit, as a test's Fatal does. net/http waits for it for ever.
+var errExited = errors.New("h2coalesce: a dial function or resolver ended its goroutine")
+
+// unlessPanicking, deferred, calls f when its function ends, also by
+// runtime.Goexit. A panic is the end of the process, and nothing is to go on in
+// the meantime.
+func unlessPanicking(f func()) {
+	if p := recover(); p != nil {
+		panic(p)
+	}
+	f()
+}
+
+// tether is the context of a custom dial function. It ends with another one
+// until it is released.
+type tether struct {
+	context.Context
+	to     context.Context
+	cancel context.CancelFunc
+	stop   func() bool
+}
+
+func tetherTo(ctx context.Context) *tether {
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	return &tether{inner, ctx, cancel, context.AfterFunc(ctx, cancel)}
+}
+
+// Deadline is what the function has to heed while it runs.
+func (t *tether) Deadline() (time.Time, bool) { return t.to.Deadline() }
+
+// release lets t outlive the other one.
+func (t *tether) release() { t.stop() }
 
 // customDial returns base's DialContext, or else its Dial, or nil: net/http
 // prefers them in this order.
@@ -55,16 +90,17 @@ func checked(dial dialFunc, errNil error) dialFunc {
 	}
 }
 
-// await calls a custom dial function, but not beyond the end of ctx: Dial and
-// DialTLS have no context to heed.
-func (d *Dialer) await(ctx context.Context, dial dialFunc, hostPort string) (net.Conn, error) {
+// await calls a custom dial function with the context tied, but waits no longer
+// than until the end of ctx: Dial and DialTLS have no context to heed.
+func (d *Dialer) await(ctx, tied context.Context, dial dialFunc, hostPort string) (net.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, dialError(hostPort, err)
 	}
 	done := make(chan attempt)
 	d.wg.Go(func() {
-		conn, err := dial(ctx, "tcp", hostPort)
-		attempt{conn: conn, err: err}.deliver(ctx, done)
+		a := attempt{err: errExited}
+		defer unlessPanicking(func() { a.deliver(ctx, done) })
+		a.conn, a.err = dial(tied, "tcp", hostPort)
 	})
 	select {
 	case a := <-done:

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -214,5 +215,126 @@ func TestC3_DialTLSContextFailedHandshake(t *testing.T) {
 	}
 	if d.Wait(); !conn.Closed() {
 		t.Error("the connection is open")
+	}
+}
+
+// TestP8_CustomDialThatFailsLate: "return tls.Dial(…)" fails with a net.Conn that
+// is a nil *tls.Conn, whose Close panics. Nobody is to call it.
+func TestP8_CustomDialThatFailsLate(t *testing.T) {
+	late := func(string, string) (net.Conn, error) {
+		time.Sleep(time.Minute)
+		return (*tls.Conn)(nil), errors.New("down")
+	}
+	for name, base := range map[string]*http.Transport{
+		"Dial":    {Dial: late},
+		"DialTLS": {DialTLS: late},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				d := dial.New(base, nil)
+				if _, err := d.Dial(ctx, dial.Target{Host: "a.example", Port: 443}); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("error %v is no timeout", err)
+				}
+				d.Wait()
+			})
+		})
+	}
+}
+
+func TestP8_CustomDialThatEndsItsGoroutine(t *testing.T) {
+	exits := func(context.Context, string, string) (net.Conn, error) {
+		runtime.Goexit()
+		return nil, nil
+	}
+	for name, base := range map[string]*http.Transport{"DialContext": {DialContext: exits}, "DialTLSContext": {DialTLSContext: exits}} {
+		t.Run(name, func(t *testing.T) {
+			d := dial.New(base, nil)
+			if r, err := d.Dial(t.Context(), dial.Target{Host: "a.example", Port: 443}); err == nil {
+				t.Errorf("got %+v", r)
+			}
+			d.Wait()
+		})
+	}
+}
+
+// TestP9_TheContextOfACustomDialFunction: a connection may be tied to it. It ends
+// with Dial's, which the pool ends after it has closed the connection; and with
+// one that is net/http's to close, not at all.
+func TestP9_TheContextOfACustomDialFunction(t *testing.T) {
+	ca := newAuthority(t)
+	roots := &tls.Config{RootCAs: ca.Pool}
+	for _, test := range []struct {
+		name   string
+		protos []string
+		ends   bool
+	}{
+		{"h2", []string{"h2", "http/1.1"}, true},
+		{"http/1.1", []string{"http/1.1"}, false},
+		{"no ALPN", nil, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := ca.Server(t, "a.example")
+			server.NextProtos = test.protos
+			type key struct{}
+			var given context.Context
+			connected := func(ctx context.Context, _, _ string) (net.Conn, error) {
+				given = ctx
+				if ctx.Value(key{}) != "kept" {
+					t.Error("a value of the context is missing")
+				}
+				if _, ok := ctx.Deadline(); !ok {
+					t.Error("the deadline is missing")
+				}
+				return connect(t, server), nil
+			}
+			secured := func(ctx context.Context, network, addr string) (net.Conn, error) {
+				conn, err := connected(ctx, network, addr)
+				return tls.Client(conn, &tls.Config{RootCAs: ca.Pool, ServerName: "a.example", NextProtos: []string{"h2"}}), err
+			}
+			if test.protos == nil {
+				secured = nil // the client insists on h2
+			}
+			for _, base := range []*http.Transport{
+				{DialContext: connected, TLSClientConfig: roots},
+				{DialTLSContext: secured},
+			} {
+				if base.DialContext == nil && (secured == nil || !test.ends) {
+					continue
+				}
+				ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), key{}, "kept"), time.Hour)
+				r, err := dial.New(base, nil).Dial(ctx, dial.Target{Host: "a.example", Port: 443, Protos: []string{"h2", "http/1.1"}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if given.Err() != nil {
+					t.Error("it has ended before Dial's")
+				}
+				cancel()
+				if test.ends {
+					<-given.Done()
+				} else if given.Err() != nil {
+					t.Error("it has ended")
+				}
+				r.Conn.Close()
+			}
+		})
+	}
+}
+
+func TestP8_TheContextOfACustomDialFunctionEndsWithAFailedDial(t *testing.T) {
+	var given context.Context
+	d := dial.New(&http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		given = ctx
+		client, server := net.Pipe()
+		server.Close() // no handshake will succeed
+		return client, nil
+	}}, nil)
+	if _, err := d.Dial(t.Context(), dial.Target{Host: "a.example", Port: 443}); err == nil {
+		t.Fatal("a handshake with nobody succeeded")
+	}
+	if given.Err() == nil {
+		t.Error("it has not ended")
 	}
 }

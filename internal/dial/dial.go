@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"time"
 )
 
 // dialFunc is the signature of [net.Dialer.DialContext].
@@ -25,8 +26,12 @@ type Dialer struct {
 	custom    dialFunc
 	dialAddr  dialFunc
 
-	// wg counts the goroutines that run dial functions. Each of them ends when
-	// its function returns.
+	// timeout is what the stock dialer's Timeout is to net/http: the limit of a
+	// look-up, and of connecting to all addresses. 0 is none.
+	timeout time.Duration
+
+	// wg counts the goroutines that run dial functions and resolvers. Each of
+	// them ends when its function returns.
 	wg sync.WaitGroup
 }
 
@@ -84,7 +89,7 @@ func New(base *http.Transport, resolver Resolver) *Dialer {
 	d := &Dialer{base: base, resolver: resolver}
 	if d.customTLS = customDialTLS(base); d.customTLS == nil {
 		if base.DialContext != nil && isStock(base.DialContext) {
-			d.dialAddr = base.DialContext
+			d.dialAddr, d.timeout = base.DialContext, stockTimeout
 		} else if d.custom = customDial(base); d.custom == nil {
 			d.dialAddr = new(net.Dialer).DialContext
 		}
@@ -97,27 +102,46 @@ func New(base *http.Transport, resolver Resolver) *Dialer {
 
 // Dial connects to t and completes the TLS handshake. It returns soon after ctx
 // ends, also if a custom dial function does not heed ctx; a connection that
-// such a function returns later is closed.
+// such a function returns later is closed. If ctx has a Spare for t, that is
+// the result.
 //
-// ctx is not cancelled on success for a custom dial function, so a connection
-// that it ties to its context lives as long as with net/http.
+// A custom dial function may tie the connection to the context that it is
+// given. That ends with ctx, also after Dial has returned, so ctx is to end when
+// the connection is closed, and not before. Only if HTTP/2 was not chosen does
+// it never end, as with net/http, whose connection that then is.
 func (d *Dialer) Dial(ctx context.Context, t Target) (*Result, error) {
+	if r := spareFor(ctx, &t); r != nil {
+		return r, nil
+	}
 	hostPort := net.JoinHostPort(t.Host, strconv.Itoa(t.Port))
+	if d.customTLS == nil && d.custom == nil {
+		conn, err := d.race(ctx, literals(t, hostPort))
+		if err != nil {
+			return nil, err
+		}
+		return d.secure(ctx, conn, t)
+	}
+	tied := tetherTo(ctx)
+	r, err := d.dialCustom(ctx, tied, t, hostPort)
+	switch {
+	case err != nil:
+		tied.cancel()
+	case r.TLS == nil || r.TLS.NegotiatedProtocol != "h2":
+		tied.release()
+	}
+	return r, err
+}
+
+// dialCustom is Dial for a custom dial function, which gets tied.
+func (d *Dialer) dialCustom(ctx, tied context.Context, t Target, hostPort string) (*Result, error) {
 	if d.customTLS != nil {
-		conn, err := d.await(ctx, d.customTLS, hostPort)
+		conn, err := d.await(ctx, tied, d.customTLS, hostPort)
 		if err != nil {
 			return nil, err
 		}
 		return adopt(ctx, conn)
 	}
-
-	var conn net.Conn
-	var err error
-	if d.custom != nil {
-		conn, err = d.await(ctx, d.custom, hostPort)
-	} else {
-		conn, err = d.race(ctx, literals(t, hostPort))
-	}
+	conn, err := d.await(ctx, tied, d.custom, hostPort)
 	if err != nil {
 		return nil, err
 	}

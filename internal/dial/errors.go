@@ -1,6 +1,7 @@
 package dial
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -8,14 +9,40 @@ import (
 	"strings"
 )
 
-// dialError returns the error of a dial to addr in the form of package net's.
-func dialError(addr string, err error) error {
-	e := &net.OpError{Op: "dial", Net: "tcp", Err: err}
+// dialError returns the error of a dial to addr that ctxErr has ended, in the
+// form of package net's.
+func dialError(addr string, ctxErr error) error {
+	e := &net.OpError{Op: "dial", Net: "tcp", Err: netError(ctxErr)}
 	if ap, perr := netip.ParseAddrPort(addr); perr == nil {
 		e.Addr = net.TCPAddrFromAddrPort(ap)
 	}
 	return e
 }
+
+// netError returns what package net makes of a context's error.
+func netError(err error) error {
+	switch err {
+	case context.Canceled:
+		return canceledError{}
+	case context.DeadlineExceeded:
+		return timeoutError{}
+	}
+	return err
+}
+
+// canceledError is package net's, which it does not export.
+type canceledError struct{}
+
+func (canceledError) Error() string        { return "operation was canceled" }
+func (canceledError) Is(target error) bool { return target == context.Canceled }
+
+// timeoutError is package net's, which it does not export.
+type timeoutError struct{}
+
+func (timeoutError) Error() string        { return "i/o timeout" }
+func (timeoutError) Timeout() bool        { return true }
+func (timeoutError) Temporary() bool      { return true }
+func (timeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // joinAttempts returns one error for the attempts that were made. It is a
 // *net.OpError at the top, which callers of net/http assert on, and names every

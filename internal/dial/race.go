@@ -2,6 +2,7 @@ package dial
 
 import (
 	"context"
+	"math"
 	"net"
 	"net/netip"
 	"time"
@@ -15,6 +16,13 @@ const (
 	// minShare is the least time an attempt is given while the deadline
 	// allows, as in net.Dialer.
 	minShare = 2 * time.Second
+
+	// crowd is how many addresses may be behind an attempt before it is given
+	// up for them when it has had crowdShare. So not many more than crowd
+	// attempts wait for an answer, but for the last ones, and a list of any
+	// length is worked through. In that time a SYN has been sent four times.
+	crowd      = 32
+	crowdShare = crowd * attemptDelay
 )
 
 // An attempt is the outcome of one call of a dial function.
@@ -31,7 +39,9 @@ func (a attempt) deliver(ctx context.Context, done chan<- attempt) {
 	select {
 	case done <- a:
 	case <-ctx.Done():
-		if a.conn != nil {
+		// Beside an error the connection may be a nil pointer: it is if
+		// DialTLSContext is "return tls.Dial(…)".
+		if a.err == nil {
 			a.conn.Close()
 		}
 	}
@@ -60,14 +70,16 @@ func interleave(addrs []netip.Addr) []netip.Addr {
 	return ordered
 }
 
-// race dials addrs in order, each attemptDelay after the one before or as soon
-// as an attempt fails, and returns the first connection (RFC 8305 §5). The
-// other attempts are cancelled then; what they still connect to, they close.
+// race dials addrs in order and returns the first connection (RFC 8305 §5). An
+// attempt begins when the one before it has failed, or has had attemptDelay for
+// itself; what older ones come to in the meantime does not cut that short. The
+// other attempts are cancelled in the end; what they still connect to, they
+// close.
 func (d *Dialer) race(ctx context.Context, addrs []string) (net.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, dialError(addrs[0], err)
 	}
-	raceCtx, cancel := context.WithCancel(ctx)
+	ctx, cancel := d.limited(ctx)
 	defer cancel()
 
 	done := make(chan attempt)
@@ -75,11 +87,12 @@ func (d *Dialer) race(ctx context.Context, addrs []string) (net.Conn, error) {
 	start := func() {
 		index := len(errs)
 		errs = append(errs, nil)
-		attemptCtx, cancel := withShare(raceCtx, len(addrs)-index)
+		attemptCtx, cancel := withShare(ctx, len(addrs)-index)
 		d.wg.Go(func() {
 			defer cancel()
-			conn, err := d.dialAddr(attemptCtx, "tcp", addrs[index])
-			attempt{index, conn, err}.deliver(raceCtx, done)
+			a := attempt{index: index}
+			a.conn, a.err = d.dialAddr(attemptCtx, "tcp", addrs[index])
+			a.deliver(ctx, done)
 		})
 	}
 
@@ -94,6 +107,9 @@ func (d *Dialer) race(ctx context.Context, addrs []string) (net.Conn, error) {
 			}
 			errs[a.index] = a.err
 			failed++
+			if a.index != len(errs)-1 {
+				continue
+			}
 		case <-next.C:
 		case <-ctx.Done():
 			for i, err := range errs {
@@ -111,14 +127,31 @@ func (d *Dialer) race(ctx context.Context, addrs []string) (net.Conn, error) {
 	return nil, joinAttempts(addrs, errs)
 }
 
+// limited returns ctx with the limit that the stock dialer sets, and with a way
+// to cancel it in any case.
+func (d *Dialer) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	if d.timeout == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, d.timeout)
+}
+
 // withShare limits an attempt to its part of the time left until ctx's
 // deadline, when left addresses including its own are still to be tried. As in
 // net.Dialer, an address that never answers cannot use up the time of those
-// behind it, and no share is uselessly short.
+// behind it, and no share is uselessly short. Where there is no deadline, as
+// with a net.Dialer that has no Timeout, an attempt takes what the system gives
+// it, unless there is a crowd behind it.
 func withShare(ctx context.Context, left int) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok || left == 1 {
+	share := time.Duration(math.MaxInt64)
+	if deadline, ok := ctx.Deadline(); ok && left > 1 {
+		share = max(time.Until(deadline)/time.Duration(left), minShare)
+	}
+	if left > crowd {
+		share = min(share, crowdShare)
+	}
+	if share == math.MaxInt64 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, max(time.Until(deadline)/time.Duration(left), minShare))
+	return context.WithTimeout(ctx, share)
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -49,6 +50,8 @@ type fakeNet struct {
 
 	mu    sync.Mutex
 	calls []call
+	open  int // calls that have not returned
+	most  int // of them at once
 	conns map[string]*spy
 	wg    sync.WaitGroup
 }
@@ -68,7 +71,14 @@ func (n *fakeNet) dial(ctx context.Context, network, addr string) (net.Conn, err
 	}
 	n.mu.Lock()
 	n.calls = append(n.calls, c)
+	n.open++
+	n.most = max(n.most, n.open)
 	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.open--
+	}()
 
 	h, ok := n.hosts[c.Addr]
 	if !ok {
@@ -105,7 +115,13 @@ type outcome struct {
 // run dials addrs through n and returns after every goroutine of it ended.
 func (n *fakeNet) run(t *testing.T, ctx context.Context, roots *tls.Config, addrs ...string) outcome {
 	t.Helper()
-	d := dial.New(&http.Transport{TLSClientConfig: roots}, nil)
+	return n.runFrom(t, ctx, &http.Transport{TLSClientConfig: roots}, addrs...)
+}
+
+// runFrom is run for any base without a dial function of its own.
+func (n *fakeNet) runFrom(t *testing.T, ctx context.Context, base *http.Transport, addrs ...string) outcome {
+	t.Helper()
+	d := dial.New(base, nil)
 	d.SetDialAddr(n.dial)
 	to := dial.Target{Host: "a.example", Port: 443}
 	for _, addr := range addrs {
@@ -166,6 +182,27 @@ func TestP8_Race(t *testing.T) {
 		calls:  []call{{Addr: v4a}, {Addr: v4b, At: ms(20)}, {Addr: v4c, At: ms(270)}},
 		winner: v4c,
 		after:  ms(275),
+	}, {
+		name:   "an older failure leaves the attempt after it its head start",
+		addrs:  []string{v4a, v4b, v4c},
+		hosts:  map[string]host{v4a: {after: ms(255), err: refused}, v4b: {after: ms(240)}, v4c: {}},
+		calls:  []call{{Addr: v4a}, {Addr: v4b, At: ms(250)}},
+		winner: v4b,
+		after:  ms(490),
+	}, {
+		name:   "a failure after the head start begins nothing",
+		addrs:  []string{v4a, v4b, v6a},
+		hosts:  map[string]host{v4a: {after: ms(300), err: refused}, v4b: {after: ms(10)}},
+		calls:  []call{{Addr: v4a}, {Addr: v6a, At: ms(250)}, {Addr: v4b, At: ms(500)}},
+		winner: v4b,
+		after:  ms(510),
+	}, {
+		name:   "one family alone",
+		addrs:  []string{v6b, v6a},
+		hosts:  map[string]host{v6b: {after: ms(10), err: refused}, v6a: {after: ms(10)}},
+		calls:  []call{{Addr: v6b}, {Addr: v6a, At: ms(10)}},
+		winner: v6a,
+		after:  ms(20),
 	}, {
 		name:   "families alternate, beginning with the first",
 		addrs:  []string{v4a, v4b, v4c, v6a},
@@ -241,7 +278,7 @@ func TestP8_CancelEndsTheRace(t *testing.T) {
 		if !errors.Is(o.err, context.Canceled) {
 			t.Errorf("error %v is not context.Canceled", o.err)
 		}
-		want := "dial tcp: [2001:db8::1]:443: context canceled; 192.0.2.1:443: context canceled"
+		want := "dial tcp: [2001:db8::1]:443: operation was canceled; 192.0.2.1:443: operation was canceled"
 		if got := o.err.Error(); got != want {
 			t.Errorf("error %q, want %q", got, want)
 		}
@@ -360,4 +397,128 @@ func TestP8_WithoutAddressesTheNameIsDialed(t *testing.T) {
 	if _, err := d.Dial(t.Context(), dial.Target{Host: "a.example", Port: 443}); err != refused {
 		t.Errorf("got %v, want %v", err, refused)
 	}
+}
+
+// stock returns a base that dials as http.DefaultTransport does.
+func stock() *http.Transport { return http.DefaultTransport.(*http.Transport).Clone() }
+
+// TestP8_StockTimeout: the stock dialer gives up after 30 seconds, however many
+// addresses there are, and gives each its share of them.
+func TestP8_StockTimeout(t *testing.T) {
+	for _, test := range []struct {
+		addrs  []string
+		text   string
+		limits []time.Duration
+	}{
+		{[]string{v4a}, "dial tcp 192.0.2.1:443: i/o timeout", []time.Duration{30 * time.Second}},
+		{
+			[]string{v4a, v6a}, "dial tcp: 192.0.2.1:443: i/o timeout; [2001:db8::1]:443: i/o timeout",
+			[]time.Duration{15 * time.Second, 29750 * time.Millisecond},
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newFakeNet(nil, map[string]host{v4a: {after: time.Hour, deaf: true}, v6a: {after: time.Hour, deaf: true}})
+			o := n.runFrom(t, t.Context(), stock(), test.addrs...)
+			if o.after != 30*time.Second {
+				t.Errorf("returned after %v, want 30s", o.after)
+			}
+			if o.err == nil || o.err.Error() != test.text {
+				t.Errorf("error %q, want %q", o.err, test.text)
+			}
+			if e := as[*net.OpError](t, o.err); !e.Timeout() || !e.Temporary() || !errors.Is(o.err, context.DeadlineExceeded) {
+				t.Errorf("error %v is no timeout", o.err)
+			}
+			var limits []time.Duration
+			for _, c := range n.calls {
+				limits = append(limits, c.Limit)
+			}
+			if diff := cmp.Diff(test.limits, limits); diff != "" {
+				t.Errorf("limits (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestP8_AThousandAddresses has none of them answer, but the last in one case.
+func TestP8_AThousandAddresses(t *testing.T) {
+	ca := newAuthority(t)
+	server := ca.Server(t, "a.example")
+	var addrs []string
+	for i := range 1000 {
+		addrs = append(addrs, netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}).String())
+	}
+	last := addrs[999]
+	refusing := make(map[string]host)
+	for _, addr := range addrs[:999] {
+		refusing[addr] = host{after: time.Millisecond, err: refused}
+	}
+	refusing[last] = host{}
+	for _, test := range []struct {
+		name     string
+		hosts    map[string]host
+		stock    bool
+		deadline time.Duration
+		calls    int // attempts made
+		most     int // of them at once
+		after    time.Duration
+		won      bool
+	}{
+		{"refused", refusing, false, 0, 1000, 1, 999 * time.Millisecond, true},
+		{"no answer, no limit", map[string]host{last: {}}, false, 0, 1000, 65, 249750 * time.Millisecond, true},
+		{"no answer, the stock dialer's limit", nil, true, 0, 120, 9, 30 * time.Second, false},
+		{"no answer, a deadline", nil, false, 10100 * time.Millisecond, 41, 9, 10100 * time.Millisecond, false},
+		{"no answer, a far deadline", map[string]host{last: {}}, false, 24 * time.Hour, 1000, 65, 249750 * time.Millisecond, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := t.Context()
+				if test.deadline != 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, test.deadline)
+					defer cancel()
+				}
+				base := new(http.Transport)
+				if test.stock {
+					base = stock()
+				}
+				base.TLSClientConfig = &tls.Config{RootCAs: ca.Pool}
+				n := newFakeNet(server, test.hosts)
+				o := n.runFrom(t, ctx, base, addrs...)
+				if (o.err == nil) != test.won {
+					t.Errorf("error %.80v", o.err)
+				}
+				if o.after != test.after {
+					t.Errorf("returned after %v, want %v", o.after, test.after)
+				}
+				calls := len(n.calls)
+				if test.stock && calls == 121 {
+					calls-- // the next one is due when the time is up, and that is a draw
+				}
+				if calls != test.calls || n.most > test.most {
+					t.Errorf("%d attempts, up to %d at once; want %d, up to %d", calls, n.most, test.calls, test.most)
+				}
+				if o.err == nil {
+					o.Conn.Close()
+				} else if got := strings.Count(o.err.Error(), ":443: "); got != len(n.calls) {
+					t.Errorf("the error names %d addresses, want %d", got, len(n.calls))
+				}
+				n.wg.Wait()
+			})
+		})
+	}
+}
+
+// TestP8_NoLimitForAHandful: without a deadline an attempt takes what the
+// system gives it.
+func TestP8_NoLimitForAHandful(t *testing.T) {
+	ca := newAuthority(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := newFakeNet(ca.Server(t, "a.example"), map[string]host{v6a: {after: 2 * time.Minute}})
+		o := n.run(t, t.Context(), &tls.Config{RootCAs: ca.Pool}, v6a, v6b, v4a, v4b)
+		if o.err != nil || o.after != 2*time.Minute {
+			t.Fatalf("%v after %v, want a connection after 2m", o.err, o.after)
+		}
+		o.Conn.Close()
+		n.wg.Wait()
+	})
 }

@@ -24,12 +24,16 @@ func (d *Dialer) Resolves() bool { return d.resolver != nil }
 
 // Resolve returns all addresses of host in the resolver's order, unmapped and
 // each once, and at least one if there is no error. An IP literal, without
-// brackets, is its own address. It blocks as long as the Resolver does.
+// brackets, is its own address. It returns soon after ctx ends, also if the
+// Resolver does not heed ctx.
 //
 // An error is a *net.OpError that holds a *net.DNSError, as from dialing host.
 func (d *Dialer) Resolve(ctx context.Context, host string) ([]netip.Addr, error) {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{addr.Unmap()}, nil
+	}
+	if addrs := spareAddrs(ctx, host); len(addrs) > 0 {
+		return addrs, nil
 	}
 	addrs, err := d.lookup(ctx, host)
 	if err != nil {
@@ -44,15 +48,22 @@ func (d *Dialer) lookup(ctx context.Context, host string) ([]netip.Addr, error) 
 	if d.resolver == nil {
 		return nil, dnsError(host, errNoResolver)
 	}
-	trace := httptrace.ContextClientTrace(ctx)
-	if _, ok := d.resolver.(*net.Resolver); ok || trace == nil {
-		return lookup(ctx, d.resolver, host)
+	if d.timeout != 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d.timeout)
+		defer cancel()
 	}
-	if trace.DNSStart != nil {
+	if r, ok := d.resolver.(*net.Resolver); ok {
+		answer, err := lookupNet(ctx, r, host)
+		return addresses(host, answer, err)
+	}
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace != nil && trace.DNSStart != nil {
 		trace.DNSStart(httptrace.DNSStartInfo{Host: host})
 	}
-	addrs, err := lookup(untraced{ctx}, d.resolver, host)
-	if trace.DNSDone != nil {
+	answer, err := d.ask(untraced{ctx}, host)
+	addrs, err := addresses(host, answer, err)
+	if trace != nil && trace.DNSDone != nil {
 		info := httptrace.DNSDoneInfo{Err: err}
 		for _, addr := range addrs {
 			info.Addrs = append(info.Addrs, net.IPAddr{IP: addr.AsSlice(), Zone: addr.Zone()})
@@ -62,22 +73,80 @@ func (d *Dialer) lookup(ctx context.Context, host string) ([]netip.Addr, error) 
 	return addrs, err
 }
 
-func lookup(ctx context.Context, r Resolver, host string) ([]netip.Addr, error) {
-	answer, err := r.LookupNetIP(ctx, "ip", host)
+// lookupNet is r.LookupNetIP, but for two things that net.Dialer does and it does
+// not: addresses keep their zones, and httptrace does not hear of connections
+// to DNS servers.
+func lookupNet(ctx context.Context, r *net.Resolver, host string) ([]netip.Addr, error) {
+	ctx = Retrace(ctx, func(t *httptrace.ClientTrace) { t.ConnectStart, t.ConnectDone = nil, nil })
+	ips, err := r.LookupIPAddr(ctx, host)
+	answer := make([]netip.Addr, 0, len(ips))
+	for _, ip := range ips {
+		addr, _ := netip.AddrFromSlice(ip.IP)
+		answer = append(answer, addr.Unmap().WithZone(ip.Zone))
+	}
+	return answer, err
+}
+
+// ask asks a Resolver of the caller's own, but waits no longer than until the
+// end of ctx.
+func (d *Dialer) ask(ctx context.Context, host string) ([]netip.Addr, error) {
+	type result struct {
+		answer []netip.Addr
+		err    error
+	}
+	done := make(chan result, 1)
+	d.wg.Go(func() {
+		r := result{err: errExited}
+		defer unlessPanicking(func() { done <- r })
+		r.answer, r.err = d.resolver.LookupNetIP(ctx, "ip", host)
+	})
+	select {
+	case r := <-done:
+		return r.answer, r.err
+	case <-ctx.Done():
+		return nil, netError(ctx.Err())
+	}
+}
+
+// addresses makes of a resolver's answer what Resolve promises of it, but for
+// the *net.OpError.
+func addresses(host string, answer []netip.Addr, err error) ([]netip.Addr, error) {
 	if err != nil {
 		return nil, dnsError(host, err)
 	}
-	addrs := make([]netip.Addr, 0, len(answer))
-	for _, addr := range answer {
-		// Linear search: an answer is a handful of addresses.
-		if addr = addr.Unmap(); addr.IsValid() && !slices.Contains(addrs, addr) {
-			addrs = append(addrs, addr)
-		}
-	}
+	addrs := distinct(answer)
 	if len(addrs) == 0 {
 		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 	}
 	return addrs, nil
+}
+
+// distinct returns the valid ones of addrs, unmapped and each once. It leaves
+// addrs alone, which may be a cache's.
+func distinct(addrs []netip.Addr) []netip.Addr {
+	const handful = 16 // to search that many takes less time than to hash one
+	var seen map[netip.Addr]struct{}
+	if len(addrs) > handful {
+		seen = make(map[netip.Addr]struct{}, len(addrs))
+	}
+	list := make([]netip.Addr, 0, len(addrs))
+	for _, addr := range addrs {
+		if addr = addr.Unmap(); !addr.IsValid() {
+			continue
+		}
+		if seen == nil {
+			if slices.Contains(list, addr) {
+				continue
+			}
+		} else {
+			if _, ok := seen[addr]; ok {
+				continue
+			}
+			seen[addr] = struct{}{}
+		}
+		list = append(list, addr)
+	}
+	return list
 }
 
 // dnsError returns err if it holds a *net.DNSError, and else puts it into one:

@@ -8,7 +8,13 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -159,10 +165,7 @@ func TestP8_ResolveErrors(t *testing.T) {
 // TestP8_ResolveFailsAsNetHTTPDoes compares the errors of one *net.Resolver
 // whose servers cannot be reached.
 func TestP8_ResolveFailsAsNetHTTPDoes(t *testing.T) {
-	resolver := &net.Resolver{
-		PreferGo: true,
-		Dial:     func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("unplugged") },
-	}
+	resolver := unplugged()
 	base := &http.Transport{DialContext: (&net.Dialer{Resolver: resolver}).DialContext}
 	_, err := base.RoundTrip(newRequest(t, "https://a.example."))
 	want := as[*net.DNSError](t, err)
@@ -259,4 +262,185 @@ func TestD_ResolverKeepsOtherContextValues(t *testing.T) {
 		return nil, ctx.Err()
 	}))
 	_, _ = d.Resolve(ctx, "a.example")
+}
+
+// many returns n addresses, each of them twice.
+func many(n int) []netip.Addr {
+	var addrs []netip.Addr
+	for range 2 {
+		for i := range n {
+			addrs = append(addrs, netip.AddrFrom4([4]byte{198, byte(i >> 16), byte(i >> 8), byte(i)}))
+		}
+	}
+	return addrs
+}
+
+// TestP8_ResolveALongAnswer: the time grows with the number of addresses, not
+// with its square.
+func TestP8_ResolveALongAnswer(t *testing.T) {
+	const n = 200_000
+	long := many(n)
+	d := dial.New(&http.Transport{}, resolverFunc(func(context.Context, string, string) ([]netip.Addr, error) { return long, nil }))
+	began := time.Now()
+	addrs, err := d.Resolve(t.Context(), "a.example")
+	if took := time.Since(began); took > 5*time.Second { // of some milliseconds
+		t.Errorf("took %v", took)
+	}
+	if err != nil || !slices.Equal(addrs, long[:n]) {
+		t.Errorf("got %d addresses, %v; want the first %d", len(addrs), err, n)
+	}
+	if !slices.Equal(long, many(n)) {
+		t.Error("the resolver's answer was modified")
+	}
+}
+
+// TestP8_ResolveAHandfulAllocatesOneList compares with an answer of one address.
+func TestP8_ResolveAHandfulAllocatesOneList(t *testing.T) {
+	allocs := func(answer []netip.Addr) float64 {
+		d := dial.New(&http.Transport{}, resolverFunc(func(context.Context, string, string) ([]netip.Addr, error) { return answer, nil }))
+		return testing.AllocsPerRun(100, func() {
+			if _, err := d.Resolve(t.Context(), "a.example"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	one := allocs(many(1)[:1])
+	for _, n := range []int{2, 8} {
+		if got := allocs(many(n)); got > one+0.5 {
+			t.Errorf("%v allocations for %d addresses, %v for one", got, n, one)
+		}
+	}
+}
+
+// TestP8_ResolverThatIgnoresItsContext: the look-up ends with the context, and
+// so it is told to httptrace, once.
+func TestP8_ResolverThatIgnoresItsContext(t *testing.T) {
+	tests := map[string]struct {
+		with func(context.Context) (context.Context, context.CancelFunc)
+		want string
+		is   error
+	}{
+		"deadline": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, time.Second)
+		}, "dial tcp: lookup a.example: i/o timeout", context.DeadlineExceeded},
+		"canceled": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(time.Second, cancel)
+			return ctx, cancel
+		}, "dial tcp: lookup a.example: operation was canceled", context.Canceled},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := dial.New(&http.Transport{}, resolverFunc(func(context.Context, string, string) ([]netip.Addr, error) {
+					time.Sleep(time.Hour)
+					return answer(v4a)(nil, "", "")
+				}))
+				ctx, cancel := test.with(t.Context())
+				defer cancel()
+				var ev events
+				began := time.Now()
+				_, err := d.Resolve(ev.trace(ctx), "a.example")
+				if after := time.Since(began); after != time.Second {
+					t.Errorf("returned after %v, want 1s", after)
+				}
+				if err == nil || err.Error() != test.want || !errors.Is(err, test.is) {
+					t.Errorf("error %v, want %s", err, test.want)
+				}
+				if e := as[*net.DNSError](t, err); e.Timeout() != (test.is == context.DeadlineExceeded) {
+					t.Errorf("%+v", e)
+				}
+				d.Wait()
+				if diff := cmp.Diff([]string{"DNSStart", "DNSDone" + strings.TrimPrefix(test.want, "dial tcp:")}, ev.list); diff != "" {
+					t.Errorf("events (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+// TestP8_StockTimeoutOfALookup: in net/http the Timeout of the stock dialer
+// bounds the look-up.
+func TestP8_StockTimeoutOfALookup(t *testing.T) {
+	hangs := func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		_, err := dial.New(stock(), resolverFunc(hangs)).Resolve(t.Context(), "a.example")
+		if after := time.Since(began); after != 30*time.Second {
+			t.Errorf("returned after %v, want 30s", after)
+		}
+		if e := as[*net.DNSError](t, err); !e.Timeout() || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v is no timeout", err)
+		}
+	})
+}
+
+func TestP8_ResolverThatEndsItsGoroutine(t *testing.T) {
+	d := dial.New(&http.Transport{}, resolverFunc(func(context.Context, string, string) ([]netip.Addr, error) {
+		runtime.Goexit()
+		return nil, nil
+	}))
+	if addrs, err := d.Resolve(t.Context(), "a.example"); err == nil {
+		t.Errorf("got %v", addrs)
+	} else {
+		as[*net.DNSError](t, err)
+	}
+}
+
+// unplugged returns a net.Resolver that can ask nobody.
+func unplugged() *net.Resolver {
+	return &net.Resolver{
+		PreferGo: true,
+		Dial:     func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("unplugged") },
+	}
+}
+
+// answering is a context in which every *net.Resolver answers with addrs: by the
+// key that package net has for the tests of net/http.
+type answering struct {
+	context.Context
+	addrs []net.IPAddr
+}
+
+func (c answering) Value(key any) any {
+	if reflect.TypeOf(key).String() == "nettrace.LookupIPAltResolverKey" {
+		return func(context.Context, string, string) ([]net.IPAddr, error) { return c.addrs, nil }
+	}
+	return c.Context.Value(key)
+}
+
+// TestP8_ZonesOfANetResolver: LookupNetIP loses them, net.Dialer does not.
+func TestP8_ZonesOfANetResolver(t *testing.T) {
+	ctx := answering{t.Context(), []net.IPAddr{
+		{IP: net.ParseIP("fe80::1"), Zone: "eth0"},
+		{IP: net.ParseIP("fe80::1"), Zone: "eth1"},
+		{IP: net.ParseIP(v4a)}, // in 16 bytes
+	}}
+	got, err := dial.New(&http.Transport{}, unplugged()).Resolve(ctx, "zones.example")
+	want := []netip.Addr{netip.MustParseAddr("fe80::1%eth0"), netip.MustParseAddr("fe80::1%eth1"), netip.MustParseAddr(v4a)}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v; want %v", got, err, want)
+	}
+}
+
+// TestD_ConnectionsToDNSServersAreNotTraced: net.Dialer hides them, a
+// net.Resolver by itself does not.
+func TestD_ConnectionsToDNSServersAreNotTraced(t *testing.T) {
+	resolver := &net.Resolver{
+		PreferGo: true,
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", "127.0.0.1:1") // nobody is there
+		},
+	}
+	var want, got events
+	req := newRequest(t, "https://a.example./")
+	base := &http.Transport{DialContext: (&net.Dialer{Resolver: resolver}).DialContext}
+	_, _ = base.RoundTrip(req.WithContext(want.trace(req.Context())))
+	_, _ = dial.New(&http.Transport{}, resolver).Resolve(got.trace(t.Context()), "a.example.")
+	if diff := cmp.Diff(want.list, got.list); diff != "" || len(got.list) != 2 {
+		t.Errorf("events (-net/http +Resolve):\n%s", diff)
+	}
 }

@@ -7,6 +7,9 @@ import (
 	"unsafe"
 )
 
+// stockTimeout is the Timeout of the net.Dialer in http.DefaultTransport.
+const stockTimeout = 30 * time.Second
+
 // isStock tells whether f is the DialContext of http.DefaultTransport, or of a
 // clone of it.
 //
@@ -26,7 +29,7 @@ func isStock(f dialFunc) bool {
 	// DefaultTransport's settings; TestP8_StockDialer fails should they change.
 	// Above all, the Resolver is nil.
 	return d != nil && reflect.DeepEqual(d, &net.Dialer{
-		Timeout:   30 * time.Second,
+		Timeout:   stockTimeout,
 		KeepAlive: 30 * time.Second,
 	})
 }

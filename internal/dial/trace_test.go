@@ -9,10 +9,16 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/h2coalesce/h2coalesce/internal/dial"
@@ -171,5 +177,76 @@ func TestD_TraceOfAFailedHandshake(t *testing.T) {
 	}
 	if errors.Is(err, context.Canceled) {
 		t.Errorf("unexpected %v", err)
+	}
+}
+
+// TestD_TraceOfASlowAddress has the first address swallow everything, in the bubble
+// of which the server is no part. net/http tries the other family after 300 ms.
+func TestD_TraceOfASlowAddress(t *testing.T) {
+	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Skip("no IPv6")
+	} else {
+		l.Close()
+	}
+	ca := newAuthority(t)
+	addr := listen(t, ca.Server(t, "a.example"))
+	slow := &net.Dialer{
+		Resolver: unplugged(),
+		ControlContext: func(ctx context.Context, network, _ string, _ syscall.RawConn) error {
+			if network == "tcp6" {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		},
+	}
+	base := func() *http.Transport { return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool}} }
+	theirs := func(ctx context.Context) error {
+		ctx = answering{ctx, []net.IPAddr{{IP: net.IPv6loopback}, {IP: net.IPv4(127, 0, 0, 1)}}}
+		tr := base()
+		tr.DialContext = slow.DialContext
+		conn, err := tr.NewClientConn(ctx, "https", fmt.Sprintf("a.example:%d", addr.Port()))
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	}
+	ours := func(ctx context.Context) error {
+		d := dial.New(base(), nil)
+		d.SetDialAddr(slow.DialContext)
+		to := target("a.example", addr)
+		to.Addrs = []netip.Addr{netip.IPv6Loopback(), addr.Addr()}
+		r, err := d.Dial(ctx, to)
+		if err == nil {
+			r.Conn.Close()
+		}
+		d.Wait()
+		return err
+	}
+	run := func(dial func(context.Context) error) (list []string, took time.Duration) {
+		synctest.Test(t, func(t *testing.T) {
+			var ev events
+			began := time.Now()
+			if err := dial(ev.trace(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+			took = time.Since(began)
+			synctest.Wait()
+			list = slices.DeleteFunc(ev.list, func(e string) bool { return strings.HasPrefix(e, "DNS") })
+		})
+		// The loser's end may be told at any time.
+		loser := slices.IndexFunc(list, func(e string) bool { return strings.HasPrefix(e, "ConnectDone tcp [::1]") })
+		if loser < 0 {
+			t.Fatalf("the loser's end is missing: %q", list)
+		}
+		return append(slices.Delete(slices.Clone(list), loser, loser+1), list[loser]), took
+	}
+	want, theirTime := run(theirs)
+	got, ourTime := run(ours)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("events (-net/http +Dial):\n%s", diff)
+	}
+	if theirTime != 300*time.Millisecond || ourTime != 250*time.Millisecond {
+		t.Errorf("net/http took %v, Dial %v; want 300ms, 250ms", theirTime, ourTime)
 	}
 }
