@@ -31,11 +31,12 @@ type dial struct {
 	entry  *entry
 	addrs  []netip.Addr
 	begun  time.Time
-	load   int  // waiters that count on it
-	room   int  // waiters that it can be expected to serve; 0: any number
-	slow   bool // a waiter has given it up: later ones have another try
-	ending bool // it was canceled
-	done   bool // it has ended
+	load   int         // waiters that count on it
+	room   int         // waiters that it can be expected to serve; 0: any number
+	slow   bool        // a waiter has given it up: later ones have another try
+	ending bool        // it was canceled
+	done   bool        // it has ended
+	limit  *time.Timer // ends it, while nobody waits for it
 	cancel context.CancelFunc
 }
 
@@ -112,7 +113,7 @@ func (p *Pool) unwantedLocked(d *dial) {
 		return
 	}
 	p.unwanted[d] = struct{}{}
-	time.AfterFunc(unwantedFor, func() {
+	d.limit = time.AfterFunc(unwantedFor, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if _, ok := p.unwanted[d]; ok {
@@ -122,10 +123,19 @@ func (p *Pool) unwantedLocked(d *dial) {
 	})
 }
 
+// wantedLocked undoes unwantedLocked, for a dial that is waited for again or has
+// ended. The timer would keep the pool, and all that it holds.
+func (p *Pool) wantedLocked(d *dial) {
+	if _, ok := p.unwanted[d]; ok {
+		delete(p.unwanted, d)
+		d.limit.Stop()
+	}
+}
+
 // endUnwantedLocked ends a dial that nobody waits for, to make room.
 func (p *Pool) endUnwantedLocked() {
 	for d := range p.unwanted {
-		delete(p.unwanted, d)
+		p.wantedLocked(d)
 		d.end()
 		return
 	}
@@ -169,7 +179,7 @@ func (p *Pool) dialed(d *dial, c *Dialed, err error) {
 	p.mu.Lock()
 	defer p.unlock()
 	d.done = true
-	delete(p.unwanted, d)
+	p.wantedLocked(d)
 	d.host.dials = slices.DeleteFunc(d.host.dials, func(o *dial) bool { return o == d })
 	for b := range d.buckets() {
 		drop(p.dialing, b, p.dialing[b], d)

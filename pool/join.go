@@ -60,7 +60,7 @@ func (p *Pool) sharesLocked() bool {
 }
 
 func (p *Pool) waitForLocked(w *waiter, d *dial) {
-	delete(p.unwanted, d)
+	p.wantedLocked(d)
 	w.dial = d
 	d.load++
 	p.starved.remove(w)
