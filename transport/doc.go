@@ -27,6 +27,9 @@
 //  8. Base.MaxConnsPerHost and MaxIdleConnsPerHost bound HTTP/1.1 connections
 //     only. For HTTP/2 there is Limits.
 //  9. It has Close.
+//  10. A request on a connection that has been silent for 10 s goes out with a
+//     PING. If nothing comes back within Base.HTTP2.PingTimeout, 15 s if it is
+//     zero, the connection is given up.
 //
 // # How it is built
 //

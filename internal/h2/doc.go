@@ -5,7 +5,9 @@
 // requests. What a pool must know of a connection, and the engine does not
 // tell in time or at all, is read off the wire: the engine is given an
 // observing connection, which follows the frames in what it reads and reports
-// SETTINGS, GOAWAY, ORIGIN (RFC 8336) and the connection's end to Events.
+// SETTINGS, GOAWAY, ORIGIN (RFC 8336) and the connection's end to Events. It
+// also knows when anything was read last, which is how a connection is found
+// whose server is gone without a word (P7).
 //
 // The observing connection hands the engine the bytes that it reads unchanged,
 // with one exception: ORIGIN frames are cut out, because the engine does not

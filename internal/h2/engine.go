@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -22,8 +23,9 @@ const (
 // An Engine makes connections. It is safe for concurrent use and holds nothing
 // that would have to be closed.
 type Engine struct {
-	tr       *http2.Transport
-	maxFrame uint32
+	tr          *http2.Transport
+	maxFrame    uint32
+	pingTimeout time.Duration
 }
 
 // NewEngine returns an engine with the settings of base that concern an open
@@ -32,6 +34,11 @@ type Engine struct {
 // StrictMaxConcurrentRequests is left out because it lets Reserve overshoot
 // the server's limit. Connections do not time out when idle. base is not
 // modified and not kept.
+//
+// HTTP2.PingTimeout is how long the server has to show signs of life when it was
+// sent a PING; zero or negative: 15 s. HTTP2.SendPingTimeout is after how long a
+// silence the engine sends one by itself, requests or no; zero or negative:
+// never. Conn.RoundTrip sends them regardless of that.
 func NewEngine(base *http.Transport) (*Engine, error) {
 	var conf http.HTTP2Config
 	if base.HTTP2 != nil {
@@ -46,6 +53,10 @@ func NewEngine(base *http.Transport) (*Engine, error) {
 	case n < minReadFrameSize || n > maxReadFrameSize:
 		conf.MaxReadFrameSize = invalidReadFrameSize
 	}
+	if conf.PingTimeout <= 0 {
+		conf.PingTimeout = defaultPingTimeout
+	}
+	conf.SendPingTimeout = max(conf.SendPingTimeout, 0) // the engine would send them without end
 	tr, err := http2.ConfigureTransports(&http.Transport{
 		MaxResponseHeaderBytes: base.MaxResponseHeaderBytes,
 		DisableCompression:     base.DisableCompression,
@@ -56,7 +67,7 @@ func NewEngine(base *http.Transport) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("h2coalesce: HTTP/2 set-up: %w", err)
 	}
-	return &Engine{tr: tr, maxFrame: uint32(conf.MaxReadFrameSize)}, nil
+	return &Engine{tr: tr, maxFrame: uint32(conf.MaxReadFrameSize), pingTimeout: conf.PingTimeout}, nil
 }
 
 // NewConn starts HTTP/2 on c, usually a *tls.Conn past its handshake, and
@@ -70,14 +81,15 @@ func (e *Engine) NewConn(c net.Conn, ev Events) (*Conn, error) {
 		nc.Close()
 		return nil, err
 	}
-	return &Conn{cc: cc, nc: nc, o: o}, nil
+	return &Conn{cc: cc, nc: nc, o: o, prober: prober{timeout: e.pingTimeout}}, nil
 }
 
 // A Conn is one HTTP/2 connection. Its methods are safe for concurrent use.
 type Conn struct {
-	cc *http2.ClientConn
-	nc net.Conn
-	o  *observer
+	cc     *http2.ClientConn
+	nc     net.Conn
+	o      *observer
+	prober prober
 }
 
 // Reserve takes one of the streams that the server allows, for the next
@@ -108,8 +120,19 @@ func (c *Conn) Release() {
 // response's headers. It fires neither GetConn nor GotConn. RetryOf classifies
 // its errors. After a request with Close set, or with "Connection: close", the
 // connection takes no more.
+//
+// If nothing was read from the connection for 10 s, a PING goes out with the
+// request. If nothing whatever is read within HTTP2.PingTimeout then, the
+// connection is closed and the requests on it fail. A PING is left out after
+// two others that the server has let pass without a word on any request, until
+// five minutes have passed: servers punish more than that.
 func (c *Conn) RoundTrip(req *http.Request) (*http.Response, error) {
-	return c.cc.RoundTrip(req)
+	c.probe()
+	res, err := c.cc.RoundTrip(req)
+	if err != nil {
+		err = c.blame(req, err)
+	}
+	return res, err
 }
 
 // Ping sends a PING and waits for its acknowledgement.
@@ -139,7 +162,10 @@ func (c *Conn) Shutdown(ctx context.Context) error {
 // than once.
 func (c *Conn) Close() error {
 	c.o.Closed(net.ErrClosed) // first, so that no request's error is seen before it
-	return c.cc.Close()
+	c.prober.stop()
+	err := c.cc.Close()
+	c.prober.running.Wait()
+	return err
 }
 
 // NetConn returns the connection that the engine was given, which observes the

@@ -1,6 +1,7 @@
 package h2_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -139,10 +140,12 @@ func TestO1_TooLargeIsAConnectionError(t *testing.T) {
 		"to be ignored": func(s *script) error { return s.fr.WriteRawFrame(0xc, 0xf, 1, make([]byte, maxFrame+1)) },
 		"header alone":  func(s *script) error { _, err := s.server.Write([]byte{0, 0x40, 1, 0xc, 0, 0, 0, 0, 0}); return err },
 		"frames behind it": func(s *script) error {
-			if err := s.fr.WriteRawFrame(0xc, 0, 0, make([]byte, maxFrame+1)); err != nil {
-				return err
-			}
-			return s.fr.WriteGoAway(0, http2.ErrCodeNo, nil)
+			var both bytes.Buffer // in one Write: there may be nobody for the second
+			fr := http2.NewFramer(&both, nil)
+			fr.WriteRawFrame(0xc, 0, 0, make([]byte, maxFrame+1))
+			fr.WriteGoAway(0, http2.ErrCodeNo, nil)
+			_, err := s.server.Write(both.Bytes())
+			return err
 		},
 	}
 	for name, send := range frames {

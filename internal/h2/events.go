@@ -47,8 +47,9 @@ type Events interface {
 	Origin(entries []string, dropped int)
 
 	// Closed reports that a Read failed or that the connection was closed,
-	// by Close, by the engine, or because NewConn failed. It is called
-	// exactly once, and nothing is called after it.
+	// by Close, by the engine, because NewConn failed, or because nothing was
+	// received in time after a PING (P7). It is called exactly once, and
+	// nothing is called after it.
 	Closed(err error)
 }
 
@@ -56,6 +57,7 @@ type Events interface {
 type gate struct {
 	ev     Events
 	closed atomic.Bool // written with mu held
+	cause  error       // what Closed was called with; not to be read before closed is set
 
 	// mu is held while ev is called: Close comes from any goroutine, and
 	// what the reading goroutine has found meanwhile must not follow it.
@@ -82,9 +84,20 @@ func (g *gate) Origin(entries []string, dropped int) {
 
 func (g *gate) Closed(err error) {
 	g.pass(func() {
+		g.cause = err
 		g.closed.Store(true)
 		g.ev.Closed(err)
 	})
+}
+
+// lost returns the error that the connection was closed with if its peer was
+// found to be gone, else nil.
+func (g *gate) lost() *lostError {
+	if !g.closed.Load() {
+		return nil
+	}
+	err, _ := g.cause.(*lostError)
+	return err
 }
 
 func (g *gate) pass(event func()) {

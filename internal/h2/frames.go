@@ -2,6 +2,7 @@ package h2
 
 import (
 	"encoding/binary"
+	"sync/atomic"
 
 	"golang.org/x/net/http2"
 )
@@ -56,6 +57,9 @@ type scanner struct {
 
 	// next is maxStreams as the SETTINGS frame being read has it.
 	next uint32
+
+	// answered is set with each HEADERS and DATA frame, for whoever unsets it.
+	answered atomic.Bool
 
 	what   interest // the frame being read
 	left   uint32   // bytes of its payload still to come
@@ -141,6 +145,9 @@ func (s *scanner) header(h []byte) {
 	case http2.FrameHeaders, http2.FramePushPromise, http2.FrameContinuation:
 		// END_HEADERS is the same bit in all three (RFC 9113 §6.2, §6.6, §6.10).
 		s.inBlock = !flags.Has(http2.FlagHeadersEndHeaders)
+		s.answer()
+	case http2.FrameData:
+		s.answer()
 	case http2.FrameSettings:
 		s.started = true
 		if !flags.Has(http2.FlagSettingsAck) && streamID == 0 && length%6 == 0 {
@@ -165,6 +172,12 @@ func (s *scanner) header(h []byte) {
 		}
 		s.origin.begin(int(length), s.originRoom)
 		s.originRoom -= int(length)
+	}
+}
+
+func (s *scanner) answer() {
+	if !s.answered.Load() { // a store costs more
+		s.answered.Store(true)
 	}
 }
 

@@ -36,6 +36,20 @@ func (c *memConn) fill() {
 	c.out.full = true
 }
 
+// isStuck reports whether a Write waits for room.
+func (c *memConn) isStuck() bool {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return c.out.waiting > 0
+}
+
+// hasInput reports whether something was written to c that it has not read.
+func (c *memConn) hasInput() bool {
+	c.in.mu.Lock()
+	defer c.in.mu.Unlock()
+	return len(c.in.buf) > 0
+}
+
 func (c *memConn) LocalAddr() net.Addr              { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
 func (c *memConn) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 443} }
 func (c *memConn) SetDeadline(time.Time) error      { return nil }
@@ -48,6 +62,7 @@ type memQueue struct {
 	changed           *sync.Cond
 	buf               []byte
 	full              bool
+	waiting           int   // writes
 	readErr, writeErr error // once the direction has ended
 }
 
@@ -74,9 +89,11 @@ func (q *memQueue) read(p []byte) (int, error) {
 func (q *memQueue) write(p []byte) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.waiting++
 	for q.full && q.writeErr == nil {
 		q.changed.Wait()
 	}
+	q.waiting--
 	if q.writeErr != nil {
 		return 0, q.writeErr
 	}

@@ -3,6 +3,7 @@ package h2
 import (
 	"crypto/tls"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,20 +13,27 @@ import (
 const closeNotifyTimeout = 250 * time.Millisecond
 
 // An observer does the work of an observing connection. Its read is called by
-// one goroutine, its close by any.
+// one goroutine, its other methods by any.
 type observer struct {
 	gate
+	conn  net.Conn // the one observed
 	scan  *scanner
-	err   error                // of the underlying Read; nothing is read after it
+	err   error                // of its Read; nothing is read after it
 	small [frameHeaderLen]byte // stands in for a buffer too small for a frame header
 	ready []byte               // what of small is still to be handed out
+
+	// lastRead is when anything was read last, or else when the connection was
+	// made, by the wall clock: the monotonic one may stand still while the
+	// machine sleeps, and it is then that connections die.
+	lastRead atomic.Int64
 }
 
 // observe returns a connection that reads and writes c and reports to ev. If c
 // has a ConnectionState, so has the result: the engine takes Response.TLS from
 // there.
 func observe(c net.Conn, ev Events, maxFrame uint32) (net.Conn, *observer) {
-	o := &observer{gate: gate{ev: ev}}
+	o := &observer{gate: gate{ev: ev}, conn: c}
+	o.lastRead.Store(time.Now().UnixNano())
 	o.scan = newScanner(&o.gate, maxFrame)
 	switch c := c.(type) {
 	case *tls.Conn:
@@ -36,9 +44,9 @@ func observe(c net.Conn, ev Events, maxFrame uint32) (net.Conn, *observer) {
 	return &observedConn{c, o}, o
 }
 
-// read reads from c into p what the engine is to see. It returns 0 bytes only
-// with an error.
-func (o *observer) read(c net.Conn, p []byte) (int, error) {
+// read reads into p what the engine is to see. It returns 0 bytes only with an
+// error.
+func (o *observer) read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -57,7 +65,8 @@ func (o *observer) read(c net.Conn, p []byte) (int, error) {
 			buf = o.small[:]
 		}
 		n := o.scan.release(buf)
-		m, err := c.Read(buf[n:])
+		m, err := o.conn.Read(buf[n:])
+		o.lastRead.Store(time.Now().UnixNano())
 		n = o.scan.scan(buf[:n+m])
 		if err != nil {
 			// The engine never sets a read deadline, so that no error here
@@ -65,6 +74,9 @@ func (o *observer) read(c net.Conn, p []byte) (int, error) {
 			// the last answer when close_notify follows them, go first: who is
 			// told that the connection has ended may close it.
 			o.err = err
+			if lost := o.lost(); lost != nil {
+				o.err = lost // err is only how the engine is made to notice
+			}
 			n += o.scan.release(buf[n:])
 		}
 		if len(p) < frameHeaderLen {
@@ -77,15 +89,36 @@ func (o *observer) read(c net.Conn, p []byte) (int, error) {
 	}
 }
 
-// close closes c: by TLS's close_notify if the peer takes it in time, else by
-// closing the connection under it.
-func (o *observer) close(c net.Conn) error {
+// close closes the connection: by TLS's close_notify if the peer takes it in
+// time, else by closing the connection under it.
+func (o *observer) close() error {
 	o.Closed(net.ErrClosed)
-	if outer, ok := c.(interface{ NetConn() net.Conn }); ok {
-		t := time.AfterFunc(closeNotifyTimeout, func() { outer.NetConn().Close() })
+	if _, ok := o.conn.(netConner); ok {
+		t := time.AfterFunc(closeNotifyTimeout, func() { o.cut() })
 		defer t.Stop()
 	}
-	return c.Close()
+	return o.conn.Close()
+}
+
+// lose ends the connection because its peer is not there any more. The engine's
+// next Read fails with err, and it closes what is left.
+func (o *observer) lose(err *lostError) {
+	o.Closed(err)
+	o.cut()
+}
+
+// cut ends the connection without a word to the peer if there is a connection
+// under it that can be closed.
+func (o *observer) cut() error {
+	if outer, ok := o.conn.(netConner); ok {
+		return outer.NetConn().Close()
+	}
+	return o.conn.Close()
+}
+
+// netConner is implemented by *tls.Conn and its like.
+type netConner interface {
+	NetConn() net.Conn
 }
 
 // tlsConn is an observed *tls.Conn.
@@ -94,8 +127,8 @@ type tlsConn struct {
 	o *observer
 }
 
-func (c *tlsConn) Read(p []byte) (int, error) { return c.o.read(c.Conn, p) }
-func (c *tlsConn) Close() error               { return c.o.close(c.Conn) }
+func (c *tlsConn) Read(p []byte) (int, error) { return c.o.read(p) }
+func (c *tlsConn) Close() error               { return c.o.close() }
 
 // statefulConn is a connection of another TLS implementation, or one that
 // wraps a *tls.Conn.
@@ -109,8 +142,8 @@ type observedStatefulConn struct {
 	o *observer
 }
 
-func (c *observedStatefulConn) Read(p []byte) (int, error) { return c.o.read(c.statefulConn, p) }
-func (c *observedStatefulConn) Close() error               { return c.o.close(c.statefulConn) }
+func (c *observedStatefulConn) Read(p []byte) (int, error) { return c.o.read(p) }
+func (c *observedStatefulConn) Close() error               { return c.o.close() }
 
 // observedConn is any other connection.
 type observedConn struct {
@@ -118,5 +151,5 @@ type observedConn struct {
 	o *observer
 }
 
-func (c *observedConn) Read(p []byte) (int, error) { return c.o.read(c.Conn, p) }
-func (c *observedConn) Close() error               { return c.o.close(c.Conn) }
+func (c *observedConn) Read(p []byte) (int, error) { return c.o.read(p) }
+func (c *observedConn) Close() error               { return c.o.close() }

@@ -20,10 +20,12 @@ const (
 	// have been read in part.
 	RetryUnsent
 
-	// RetryIdempotent: the server may have processed the request, but a
-	// well-behaved one would rather have it again on another connection. It
-	// reset the stream with PROTOCOL_ERROR, which some do to streams beyond
-	// their limit (golang/go#47635). net/http sends any request again then.
+	// RetryIdempotent: the server may have processed the request, but may be
+	// asked again on another connection for what can be asked twice
+	// (RFC 9110 §9.2.2). Either it reset the stream with PROTOCOL_ERROR, which
+	// some do to streams beyond their limit (golang/go#47635); net/http sends
+	// any request again then. Or it fell silent and the connection was given
+	// up (P7); net/http sends none again.
 	RetryIdempotent
 )
 
@@ -38,10 +40,10 @@ func (r Retry) String() string {
 	return "never"
 }
 
-// RetryOf classifies an error from RoundTrip as net/http does, but for one
-// case: a connection that ended before its first request. There net/http
-// reports the error, lest it dial a broken server for ever; here the request
-// is RetryUnsent, which it is.
+// RetryOf classifies an error from RoundTrip as net/http does, but for two
+// cases. One is a connection that ended before its first request: there
+// net/http reports the error, lest it dial a broken server for ever; here the
+// request is RetryUnsent, which it is. The other is RetryIdempotent's.
 //
 // A stream above a GOAWAY's last stream id is RetryUnsent, except the first
 // stream of a connection whose GOAWAY carries an error: such a server turns
@@ -59,16 +61,22 @@ func RetryOf(err error) Retry {
 		}
 		return RetryNever
 	}
+	var lost *lostError
+	if errors.As(err, &lost) {
+		return RetryIdempotent
+	}
 	for ; err != nil; err = errors.Unwrap(err) {
-		if neverSent(err) {
+		switch {
+		case neverSent(err):
 			return RetryUnsent
+		case err.Error() == textLost:
+			return RetryIdempotent
 		}
 	}
 	return RetryNever
 }
 
-// The engine's errors that mean an unprocessed request. They are not exported:
-// the text is all there is to match.
+// The engine's errors are not exported: the text is all there is to match.
 const (
 	// No stream was opened: a GOAWAY arrived, the connection ended, or the
 	// server lowered its limit below what was reserved.
@@ -79,6 +87,8 @@ const (
 	textFromPeer = "received from peer"
 	// The stream is above the GOAWAY's last stream id (RFC 9113 §6.8).
 	textGoAway = "http2: Transport received Server's graceful shutdown GOAWAY"
+	// The server has not answered a PING of HTTP2Config.SendPingTimeout.
+	textLost = "http2: client connection lost"
 )
 
 func neverSent(err error) bool {

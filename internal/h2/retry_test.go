@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -101,6 +102,25 @@ func TestRetryUnsentOnRefusedStream(t *testing.T) {
 	})
 }
 
+func TestRetryIdempotentWhenTheServerFellSilent(t *testing.T) {
+	for name, conf := range map[string]http.HTTP2Config{
+		"found by a request":             {},
+		"found by the engine's own PING": {SendPingTimeout: 5 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			converse(t, &http.Transport{HTTP2: &conf}, func(t *testing.T, s *script) {
+				s.settings()
+				time.Sleep(10 * time.Second)
+				c := s.start(request(t, t.Context(), http.MethodPost, strings.NewReader("body")))
+				err := c.wantRetry(h2.RetryIdempotent)
+				if got := h2.RetryOf(fmt.Errorf("wrapped: %w", err)); got != h2.RetryIdempotent {
+					t.Errorf("RetryOf of the wrapped error = %v", got)
+				}
+			})
+		})
+	}
+}
+
 func TestRetryNeverWhenTheRequestMayHaveBeenProcessed(t *testing.T) {
 	tests := map[string]func(*script){
 		"connection cut": func(s *script) { s.sent(s.server.Close()) },
@@ -127,7 +147,7 @@ func TestRetryNeverWhenTheRequestMayHaveBeenProcessed(t *testing.T) {
 }
 
 func TestRetryNeverOnOtherErrors(t *testing.T) {
-	for _, err := range []error{nil, io.EOF, context.Canceled, errors.New("http2: client connection lost")} {
+	for _, err := range []error{nil, io.EOF, context.Canceled, errors.New("http2: client connection lost?")} {
 		if got := h2.RetryOf(err); got != h2.RetryNever {
 			t.Errorf("RetryOf(%v) = %v", err, got)
 		}
