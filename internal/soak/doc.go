@@ -7,9 +7,11 @@
 //	go test ./internal/soak -run Soak -soak.seed 7 -v
 //
 // The servers are internal/lab's, on sockets, since open files are counted, at
-// 127.0.0.2 and up, which Linux has without being told. Their script is honest: a request that was acted on is never said to be
-// refused, nor left out by a GOAWAY. So whatever is processed twice is the
-// client's doing. All decisions follow from one seed, which is printed; what
-// they meet is up to the scheduler, so a seed makes a failure likely to come
-// back but does not promise it.
+// 127.0.0.2 and up, which Linux has without being told. Their script is honest:
+// a request that was acted on is never said to be refused, nor left out by a
+// GOAWAY. So whatever is processed twice is the client's doing.
+//
+// All decisions follow from one seed, which is printed; what they meet is up to
+// the scheduler, so a seed makes a failure likely to come back but does not
+// promise it.
 package soak
