@@ -192,7 +192,9 @@ func (e *entry) next() *waiter {
 // is under way on e, it becomes idle or, if it is draining, is closed.
 func (p *Pool) freedLocked(e *entry) {
 	p.handOutLocked(e)
-	if e.streams > 0 || !e.settled && e.waiters.len() > 0 { // who waits for SETTINGS has use for it
+	// Those who wait for SETTINGS, or for the engine to grant a stream again, have
+	// use for it: it is not idle.
+	if e.streams > 0 || (!e.settled || e.refused) && e.waiters.len() > 0 {
 		return
 	}
 	switch e.state {

@@ -425,3 +425,46 @@ func TestP5_WaitedForIsNotIdle(t *testing.T) {
 		r.wantDials(2)
 	}, limits(pool.Limits{MaxConns: 1}))
 }
+
+// P4: a connection whose server takes no streams for now is not waited for by a
+// host that has a server elsewhere.
+func TestP4_ALimitOfZeroElsewhere(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test", "b.test")
+		r.dns["b.test"] = []netip.Addr{addr2}
+		r.get("a.test").end()
+		r.conn(0).settings(0)
+		b := r.goGet("b.test")
+		time.Sleep(handshake)
+		wantServed(t, b)
+		if b.kind() != coalesce.ReasonDialed {
+			t.Errorf("b: %s", b.kind())
+		}
+	}, policy(coalesce.Policy{Match: coalesce.MatchCertificate}))
+}
+
+// P5: a connection that the engine grants no stream of for a moment, since one
+// that was canceled is not given back yet, is not closed for those who are in
+// line for it.
+func TestP5_ARefusalIsNoReasonToClose(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.maxStreams = 1
+		r.shared("a.test")
+		first := r.get("a.test")
+		var line []*call
+		for range 5 {
+			line = append(line, r.goGet("a.test"))
+		}
+		r.conn(0).setRefuse(true)
+		first.end()
+		time.Sleep(10 * time.Millisecond)
+		r.conn(0).setRefuse(false)
+		time.Sleep(time.Second)
+		for _, c := range line {
+			wantServed(t, c)
+			c.end()
+			synctest.Wait()
+		}
+		r.wantDials(1)
+	}, limits(pool.Limits{MaxConns: 1}))
+}

@@ -68,12 +68,18 @@ func (c *choice) full(e *entry, w *waiter) {
 	switch {
 	case !e.settled:
 		c.settling = true
-	case e.limit() == 0: // for now: another connection would fare no better
-		c.settling = true
+	case e.limit() == 0 && e.servesLike(w):
+		c.settling = true // for now: another connection would fare no better
 	case e.refused && e.refusals <= refusalPatience: // the engine lags behind
 		c.settling = true
 	}
 	c.streams = e.limit()
+}
+
+// servesLike reports whether a connection that is dialed for w leads to e's
+// server, as far as that is known: it has w's host, or an address of w's.
+func (e *entry) servesLike(w *waiter) bool {
+	return e.key == w.host.key || e.pool.cfg.Policy.Match == coalesce.MatchAddress
 }
 
 // chooseAgainLocked is chooseLocked for a waiter that may be in line already.

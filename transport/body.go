@@ -89,10 +89,11 @@ func (o *outgoing) settle() {
 
 // watch notices what becomes of the body of one attempt.
 type watch struct {
-	mu     sync.Mutex // guards the fields that follow; held briefly
-	err    error      // what Read failed with, other than io.EOF
-	closed bool
-	then   func() // called when it is closed
+	mu      sync.Mutex // guards the fields that follow; held briefly
+	err     error      // what Read failed with, other than io.EOF
+	closing bool       // Close was called: a Read that fails from then on does so for that
+	closed  bool
+	then    func() // called when it is closed
 }
 
 func (w *watch) sawRead(err error) {
@@ -101,7 +102,17 @@ func (w *watch) sawRead(err error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.err = err
+	if !w.closing {
+		w.err = err
+	}
+}
+
+// seesClose is called when the engine begins to close the body, as it does to
+// end a Read that waits when the stream has ended.
+func (w *watch) seesClose() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closing = true
 }
 
 func (w *watch) sawClose() {
@@ -147,6 +158,7 @@ func (b *watched) Read(p []byte) (int, error) {
 }
 
 func (b *watched) Close() error {
+	b.seesClose()
 	defer b.sawClose()
 	return b.ReadCloser.Close()
 }

@@ -41,8 +41,8 @@ func first(host string) string {
 
 func full(host string) string { return host + ".example.com" }
 
-func get(host string, want int) act {
-	return func(s *stage) {
+func gets(host string, want int) act {
+	return func(s *scene) {
 		s.t.Helper()
 		if a := s.get(full(host)); a.status != want || a.err != nil || a.body == "" && want == 421 {
 			s.t.Errorf("GET %s: %+v, want %d", host, a, want)
@@ -51,7 +51,7 @@ func get(host string, want int) act {
 }
 
 func times(n int, a act) act {
-	return func(s *stage) {
+	return func(s *scene) {
 		for range n {
 			a(s)
 		}
@@ -60,7 +60,7 @@ func times(n int, a act) act {
 
 // atOnce has n requests on their way at the same time.
 func atOnce(n int, host string) act {
-	return func(s *stage) {
+	return func(s *scene) {
 		var wg sync.WaitGroup
 		for range n {
 			wg.Go(func() { s.ok(full(host)) })
@@ -70,7 +70,7 @@ func atOnce(n int, host string) act {
 }
 
 func in(partition, host string) act {
-	return func(s *stage) { s.okContext(transport.WithPartition(s.t.Context(), partition), full(host)) }
+	return func(s *scene) { s.okContext(transport.WithPartition(s.t.Context(), partition), full(host)) }
 }
 
 // The kinds of bodies: with GetBody; with a ContentLength; with neither.
@@ -82,8 +82,8 @@ const (
 	ofUnknownLength
 )
 
-func post(host string, kind bodyKind) act {
-	return func(s *stage) {
+func posts(host string, kind bodyKind) act {
+	return func(s *scene) {
 		s.t.Helper()
 		req := s.request(s.t.Context(), http.MethodPost, full(host), strings.NewReader("body"))
 		if kind != fromMemory {
@@ -99,7 +99,7 @@ func post(host string, kind bodyKind) act {
 }
 
 func closeConn(id int) act {
-	return func(s *stage) {
+	return func(s *scene) {
 		for _, c := range s.Conns() {
 			if c.ID() == id {
 				c.Close()
@@ -109,15 +109,15 @@ func closeConn(id int) act {
 	}
 }
 
-func closeIdle(s *stage) { s.tr.CloseIdleConnections(); sleep(0) }
+func closeIdle(s *scene) { s.tr.CloseIdleConnections(); sleep(0) }
 
-func wait(d time.Duration) act { return func(*stage) { sleep(d + time.Second) } }
+func wait(d time.Duration) act { return func(*scene) { sleep(d + time.Second) } }
 
 // refuseDials has later dials fail. What is open stays so.
-func refuseDials(s *stage) { s.refusing.Store(true) }
+func refuseDials(s *scene) { s.refusing.Store(true) }
 
 func failsAs421(host string) act {
-	return func(s *stage) {
+	return func(s *scene) {
 		s.t.Helper()
 		a := s.get(full(host))
 		m, ok := errors.AsType[*transport.MisdirectedError](a.err)
@@ -128,7 +128,7 @@ func failsAs421(host string) act {
 }
 
 func fails(host string) act {
-	return func(s *stage) {
+	return func(s *scene) {
 		s.t.Helper()
 		a := s.get(full(host))
 		if _, ok := errors.AsType[*transport.MisdirectedError](a.err); ok || !errors.Is(a.err, syscall.ECONNREFUSED) {

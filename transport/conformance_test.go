@@ -33,10 +33,10 @@ type conformance struct {
 }
 
 // act is something that a client's user does, or that happens to the client.
-type act func(*stage)
+type act func(*scene)
 
-// stage is where a case is played.
-type stage struct {
+// scene is where a case is played.
+type scene struct {
 	*rig
 	refusing atomic.Bool // further dials
 }
@@ -46,7 +46,7 @@ var conformances = []conformance{
 		name:   "b is misdirected, then asked for five times more",
 		others: "Firefox closes a's connection, and the retry's after it.",
 		server: serves("a", "c", "d"),
-		acts:   []act{get("a", 200), get("b", 200), times(5, get("b", 200)), get("a", 200)},
+		acts:   []act{gets("a", 200), gets("b", 200), times(5, gets("b", 200)), gets("a", 200)},
 		path:   []string{"a@1 200", "b@1 421", "6 x b@2 200", "a@1 200"},
 		dials:  2,
 	},
@@ -54,7 +54,7 @@ var conformances = []conformance{
 		name:   "b's own connection closes, then b is asked for again",
 		others: "Chromium has forgotten, and b is misdirected again.",
 		server: serves("a", "c", "d"),
-		acts:   []act{get("a", 200), get("b", 200), closeConn(2), get("b", 200)},
+		acts:   []act{gets("a", 200), gets("b", 200), closeConn(2), gets("b", 200)},
 		path:   []string{"a@1 200", "b@1 421", "b@2 200", "b@3 200"},
 		dials:  3,
 	},
@@ -62,14 +62,14 @@ var conformances = []conformance{
 		name:   "all connections close within MisdirectedTTL",
 		others: "Chromium and Firefox have forgotten.",
 		server: serves("a", "c", "d"),
-		acts:   []act{get("a", 200), get("b", 200), closeIdle, get("a", 200), get("b", 200)},
+		acts:   []act{gets("a", 200), gets("b", 200), closeIdle, gets("a", 200), gets("b", 200)},
 		path:   []string{"a@1 200", "b@1 421", "b@2 200", "a@3 200", "b@4 200"},
 		dials:  4,
 	},
 	{
 		name:   "all connections close, and MisdirectedTTL is over",
 		server: serves("a", "c", "d"),
-		acts:   []act{get("a", 200), get("b", 200), closeIdle, wait(10 * time.Minute), get("a", 200), get("b", 200)},
+		acts:   []act{gets("a", 200), gets("b", 200), closeIdle, wait(10 * time.Minute), gets("a", 200), gets("b", 200)},
 		path:   []string{"a@1 200", "b@1 421", "b@2 200", "a@3 200", "b@3 421", "b@4 200"},
 		dials:  4,
 	},
@@ -77,7 +77,7 @@ var conformances = []conformance{
 		name:   "another host of a's connection is asked for after b was misdirected there",
 		others: "Firefox has closed it. OkHttp puts no other host on it any more.",
 		server: serves("a", "c", "d"),
-		acts:   []act{get("a", 200), get("b", 200), get("c", 200), get("b", 200), get("c", 200)},
+		acts:   []act{gets("a", 200), gets("b", 200), gets("c", 200), gets("b", 200), gets("c", 200)},
 		path:   []string{"a@1 200", "b@1 421", "b@2 200", "c@1 200", "b@2 200", "c@1 200"},
 		dials:  2,
 	},
@@ -85,14 +85,14 @@ var conformances = []conformance{
 		name:   "five requests for b at once, all of which are misdirected",
 		others: "Chromium makes five handshakes and uses one, Firefox opens up to six connections.",
 		server: slow(serves("a", "c", "d")),
-		acts:   []act{get("a", 200), atOnce(5, "b")},
+		acts:   []act{gets("a", 200), atOnce(5, "b")},
 		path:   []string{"a@1 200", "5 x b@1 421", "5 x b@2 200"},
 		dials:  2,
 	},
 	{
 		name:   "b and c are both misdirected: each gets a connection of its own",
 		server: serves("a", "d"),
-		acts:   []act{get("a", 200), get("b", 200), get("c", 200)},
+		acts:   []act{gets("a", 200), gets("b", 200), gets("c", 200)},
 		path:   []string{"a@1 200", "b@1 421", "b@2 200", "c@1 421", "c@3 200"},
 		dials:  3,
 	},
@@ -100,7 +100,7 @@ var conformances = []conformance{
 		name:   "a host for which the server says 421 always",
 		others: "Chromium and Firefox send every request twice.",
 		server: lab.Server{Misdirected: func(q *lab.Request) bool { return first(q.Host()) == "b" }},
-		acts:   []act{get("a", 200), times(5, get("b", 421))},
+		acts:   []act{gets("a", 200), times(5, gets("b", 421))},
 		path:   []string{"a@1 200", "b@1 421", "5 x b@2 421"},
 		dials:  2,
 	},
@@ -108,21 +108,21 @@ var conformances = []conformance{
 		name:   "a 421 from a connection that was dialed for the request",
 		others: "Chromium sends the request again, on the same connection.",
 		server: lab.Server{Misdirected: func(*lab.Request) bool { return true }},
-		acts:   []act{get("b", 421)},
+		acts:   []act{gets("b", 421)},
 		path:   []string{"b@1 421"},
 		dials:  1,
 	},
 	{
 		name:   "a 421 from b's own connection, which has answered for it before",
 		server: lab.Server{Misdirected: func(q *lab.Request) bool { return q.Conn == 1 && !q.First }},
-		acts:   []act{get("b", 200), get("b", 200), get("b", 200)},
+		acts:   []act{gets("b", 200), gets("b", 200), gets("b", 200)},
 		path:   []string{"b@1 200", "b@1 421", "b@2 200", "b@2 200"},
 		dials:  2,
 	},
 	{
 		name:   "a POST with a body that can be had twice",
 		server: serves("a", "c", "d"),
-		acts:   []act{get("a", 200), post("b", fromMemory)},
+		acts:   []act{gets("a", 200), posts("b", fromMemory)},
 		path:   []string{"a@1 200", "b@1 421", "b@2 200"},
 		dials:  2,
 	},
@@ -130,7 +130,7 @@ var conformances = []conformance{
 		name:   "a POST with a short stream, which is kept while it is sent",
 		others: "In Chromium the page gets the 421. OkHttp gives up, too.",
 		server: serves("a", "c", "d"),
-		acts:   []act{get("a", 200), post("b", ofKnownLength)},
+		acts:   []act{gets("a", 200), posts("b", ofKnownLength)},
 		path:   []string{"a@1 200", "b@1 421", "b@2 200"},
 		dials:  2,
 	},
@@ -138,14 +138,14 @@ var conformances = []conformance{
 		name:   "a POST with a stream that cannot be had twice is not misdirected at all",
 		others: "In Chromium the page gets the 421. OkHttp gives up, too.",
 		server: serves("a", "c", "d"),
-		acts:   []act{get("a", 200), post("b", ofUnknownLength)},
+		acts:   []act{gets("a", 200), posts("b", ofUnknownLength)},
 		path:   []string{"a@1 200", "b@2 200"},
 		dials:  2,
 	},
 	{
 		name:   "once b has been answered on a's connection, such a stream goes there",
 		server: serves("a", "b", "c", "d"),
-		acts:   []act{get("a", 200), get("b", 200), post("b", ofUnknownLength)},
+		acts:   []act{gets("a", 200), gets("b", 200), posts("b", ofUnknownLength)},
 		path:   []string{"a@1 200", "b@1 200", "b@1 200"},
 		dials:  1,
 	},
@@ -153,7 +153,7 @@ var conformances = []conformance{
 		name:   "b's own handshake fails after the 421; the next request is not misdirected again",
 		others: "Chromium fails after four attempts and is misdirected again, Firefox after three to five.",
 		server: serves("a", "c", "d"),
-		acts:   []act{get("a", 200), refuseDials, failsAs421("b"), fails("b"), get("a", 200)},
+		acts:   []act{gets("a", 200), refuseDials, failsAs421("b"), fails("b"), gets("a", 200)},
 		path:   []string{"a@1 200", "b@1 421", "a@1 200"},
 		dials:  1,
 	},
@@ -161,7 +161,7 @@ var conformances = []conformance{
 		name:   "a host that qualifies for two connections gets the same one each time, the older",
 		others: "Firefox has closed the older.",
 		server: serves("a", "c", "d"),
-		acts:   []act{get("a", 200), get("b", 200), times(3, get("c", 200)), get("d", 200)},
+		acts:   []act{gets("a", 200), gets("b", 200), times(3, gets("c", 200)), gets("d", 200)},
 		path:   []string{"a@1 200", "b@1 421", "b@2 200", "3 x c@1 200", "d@1 200"},
 		dials:  2,
 	},
@@ -176,14 +176,14 @@ var conformances = []conformance{
 		setup: func(t *transport.Transport) {
 			t.IsMisdirected = func(res *http.Response) bool { return res.StatusCode == http.StatusNotFound }
 		},
-		acts:  []act{get("a", 200), get("b", 200), get("b", 200)},
+		acts:  []act{gets("a", 200), gets("b", 200), gets("b", 200)},
 		path:  []string{"a@1 200", "b@1 404", "b@2 200", "b@2 200"},
 		dials: 2,
 	},
 	{
 		name:   "what one partition has learned, another does not know",
 		server: serves("a", "c", "d"),
-		acts:   []act{get("a", 200), get("b", 200), in("p", "a"), in("p", "b")},
+		acts:   []act{gets("a", 200), gets("b", 200), in("p", "a"), in("p", "b")},
 		path:   []string{"a@1 200", "b@1 421", "b@2 200", "a@3 200", "b@3 421", "b@4 200"},
 		dials:  4,
 	},
@@ -195,7 +195,7 @@ func TestConformance421(t *testing.T) {
 			server := c.server
 			server.Names = []string{"*.example.com"}
 			bubble(t, map[string]lab.Server{"127.0.0.1": server}, func(r *rig) {
-				s := &stage{rig: r}
+				s := &scene{rig: r}
 				r.Host("d.example.com", "127.0.0.1")
 				dial := r.tr.Base.DialContext
 				r.tr.Base.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -24,6 +24,8 @@ type source struct {
 	mu      sync.Mutex // guards the fields that follow; held briefly
 	current *view
 	read    bool // body.Read was called
+	inRead  bool // it has not returned
+	lost    bool // closed under a Read: what that would have got is gone
 	settled bool
 	closed  bool
 }
@@ -46,7 +48,7 @@ func (s *source) wasRead() bool {
 func (s *source) claim() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.read && !s.keep {
+	if s.lost || s.read && !s.keep {
 		return false
 	}
 	s.current = nil
@@ -72,7 +74,7 @@ func (s *source) settle() {
 
 func (s *source) closeIfDone() {
 	s.mu.Lock()
-	done := s.settled && s.current == nil && !s.closed
+	done := (s.lost || s.settled && s.current == nil) && !s.closed
 	s.closed = s.closed || done
 	s.mu.Unlock()
 	if done {
@@ -90,6 +92,12 @@ func (s *source) begin(v *view, read bool) bool {
 	}
 	s.read = s.read || read
 	return true
+}
+
+func (s *source) setInRead(is bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inRead = is
 }
 
 // Read reads what earlier attempts have read, then the caller's body. An
@@ -111,7 +119,9 @@ func (v *view) Read(p []byte) (int, error) {
 	case !s.begin(v, true):
 		return 0, errBodyClosed
 	}
+	s.setInRead(true)
 	n, err := s.body.Read(p)
+	s.setInRead(false)
 	s.err = err
 	v.sawRead(err)
 	if s.keep {
@@ -124,12 +134,18 @@ func (v *view) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close ends the attempt's use of the body.
+// Close ends the attempt's use of the body. If the attempt waits for the caller
+// to go on, and no other one will have the body, the stream has ended and its
+// server wants no more: the caller's body is closed, as net/http does, which
+// ends the wait. A body that is kept may be sent again, once the caller has gone
+// on.
 func (v *view) Close() error {
 	s := v.source
+	v.seesClose()
 	s.mu.Lock()
 	if s.current == v {
 		s.current = nil
+		s.lost = s.lost || s.inRead && !s.keep
 	}
 	s.mu.Unlock()
 	s.closeIfDone()
