@@ -92,7 +92,7 @@ func (f *faults) resetStream(c *conn) {
 func (f *faults) freeze(c *conn) {
 	c.freeze()
 	d := f.longest
-	if f.dice.chance(75) {
+	if f.dice.chance(60) {
 		d = f.dice.upTo(300 * time.Millisecond)
 	}
 	f.later(d, c.Cut)
