@@ -91,6 +91,12 @@ func (c *core) close() error {
 }
 
 func (c *core) roundTrip(req *http.Request) (*http.Response, error) {
+	return c.roundTripAfter(req, nil)
+}
+
+// roundTripAfter sends a request. before is the exchange that it goes on with,
+// if not nil: what was misdirected there is not sent again twice (M1).
+func (c *core) roundTripAfter(req *http.Request, before *exchange) (*http.Response, error) {
 	if c.closed.Load() {
 		closeBody(req)
 		return nil, ErrClosed
@@ -109,9 +115,12 @@ func (c *core) roundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, err
 	case !ok:
-		return c.viaBase(req, &opts, nil)
+		return c.viaBase(req, &opts, nil, before)
 	}
 	x := exchange{core: c, req: req, opts: opts, dest: dest, body: newOutgoing(req, c.maxReplay)}
+	if before != nil {
+		x.first, x.from, x.again, x.dest.Avoid = before.first, before.from, before.again, before.dest.Avoid
+	}
 	return x.run()
 }
 

@@ -34,7 +34,7 @@ func (x *exchange) run() (*http.Response, error) {
 	defer x.body.settle()
 	defer x.letGo()
 	trace := traceOf(x.req)
-	x.dest.ProvenOnly = !x.body.replayable()
+	x.dest.ProvenOnly = x.first == nil && !x.body.replayable()
 	for {
 		trace.getConn(x.req.URL)
 		lease, err := x.pool.Get(x.req.Context(), x.dest)
@@ -184,7 +184,7 @@ func (x *exchange) unconnected(err error) (*http.Response, error) {
 			other.Abandon()
 			return nil, x.explained(err)
 		}
-		res, err := x.viaBase(req, &x.opts, other.take())
+		res, err := x.viaBase(req, &x.opts, other.take(), x)
 		if err != nil {
 			return nil, x.explained(err)
 		}
@@ -196,7 +196,7 @@ func (x *exchange) unconnected(err error) (*http.Response, error) {
 
 // explained adds to err the misdirected response that led to it (M8).
 func (x *exchange) explained(err error) error {
-	if x.first == nil {
+	if x.first == nil || errors.As(err, new(*MisdirectedError)) {
 		return err
 	}
 	return &MisdirectedError{Misdirected: *x.first, Err: err}

@@ -18,8 +18,9 @@ import (
 )
 
 // viaBase sends a request with net/http. o, if not nil, offers a connection just
-// made for its host, on which the server did not choose HTTP/2.
-func (c *core) viaBase(req *http.Request, opts *options, o *offer) (*http.Response, error) {
+// made for its host, on which the server did not choose HTTP/2. before is the
+// exchange that the request was part of until then, if any.
+func (c *core) viaBase(req *http.Request, opts *options, o *offer, before *exchange) (*http.Response, error) {
 	defer o.leave()
 	d := c.directive(req, opts, o)
 	defer c.end(d)
@@ -34,7 +35,7 @@ func (c *core) viaBase(req *http.Request, opts *options, o *offer) (*http.Respon
 		c.base.closeIdle()
 	}
 	if errors.Is(err, errTurned) {
-		return c.turned(req, d.turnedBy())
+		return c.turned(req, d.turnedBy(), before)
 	}
 	if b, ok := sent.Body.(*heldBody); ok {
 		b.release()

@@ -137,7 +137,7 @@ func (m *protocolMemory) done(key protocolKey, s *dial.Spare) {
 
 // turned sends a request that net/http was to send, and has not, to a host that
 // has turned to HTTP/2. spare has the connection on which it said so, if any.
-func (c *core) turned(req *http.Request, spare *dial.Spare) (*http.Response, error) {
+func (c *core) turned(req *http.Request, spare *dial.Spare, before *exchange) (*http.Response, error) {
 	ctx := dial.WithSpare(context.WithValue(req.Context(), turnedKey{}, true), spare)
 	ctx = dial.Retrace(ctx, func(t *httptrace.ClientTrace) { t.GetConn = butFirst(t.GetConn) })
 	again := req.WithContext(ctx)
@@ -147,7 +147,7 @@ func (c *core) turned(req *http.Request, spare *dial.Spare) (*http.Response, err
 			return nil, err
 		}
 	}
-	res, err := c.roundTrip(again)
+	res, err := c.roundTripAfter(again, before)
 	if err != nil {
 		return nil, err
 	}
