@@ -80,6 +80,17 @@ func (p *Pool) evictLocked() bool {
 	return true
 }
 
+// expireLocked ends e if it is past the limits. Where SetLimits has shortened them
+// a timer would come too late for the requests right behind it.
+func (p *Pool) expireLocked(e *entry) {
+	switch age, idle := p.limits.MaxAge, p.limits.IdleTimeout; {
+	case age > 0 && time.Since(e.opened) >= age:
+		p.setStateLocked(e, stateDraining)
+	case idle > 0 && e.inIdle && time.Since(e.idleSince) >= idle:
+		p.setStateLocked(e, stateClosed)
+	}
+}
+
 // armIdleLocked sees to it that e is closed when it has been idle for
 // IdleTimeout. The timer is not stopped when e is used, which would cost every
 // request; instead it looks, when it fires, how long e has been idle.

@@ -192,6 +192,10 @@ func (e *entry) next() *waiter {
 // is under way on e, it becomes idle or, if it is draining, is closed.
 func (p *Pool) freedLocked(e *entry) {
 	p.handOutLocked(e)
+	// Those who have left the line, since what let them share has grown old, may
+	// come back when they have been looked up again. Until they are routed they
+	// seem to want e's place.
+	p.routeQueueLocked()
 	// Those who wait for SETTINGS, or for the engine to grant a stream again, have
 	// use for it: it is not idle.
 	if e.streams > 0 || (!e.settled || e.refused) && e.waiters.len() > 0 {

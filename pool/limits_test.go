@@ -468,3 +468,23 @@ func TestP5_ARefusalIsNoReasonToClose(t *testing.T) {
 		r.wantDials(1)
 	}, limits(pool.Limits{MaxConns: 1}))
 }
+
+// P5, C9: a request that has been in line for longer than its look-up is
+// evidence is looked up again; the connection is not closed for it meanwhile.
+func TestP5_InLineForLongerThanAddressTTL(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.maxStreams = 1
+		r.shared("a.test", "b.test")
+		a := r.get("a.test")
+		b := r.goGet("b.test")
+		time.Sleep(6 * time.Minute)
+		wantWaiting(t, b)
+		a.end()
+		wantServed(t, b)
+		if !b.lease.Shared() {
+			t.Errorf("b: %s", b.kind())
+		}
+		r.wantLookups("b.test", 2)
+		r.wantDials(1)
+	}, one)
+}

@@ -158,15 +158,19 @@ func (p *Pool) Get(ctx context.Context, r Request) (Lease, error) {
 // goLocked runs f in a goroutine that Close waits for.
 func (p *Pool) goLocked(f func()) { p.wg.Go(f) }
 
-// SetLimits replaces the limits. Idle connections in excess are closed, and
-// connections past MaxAge take no new requests.
+// SetLimits replaces the limits, at once: when it returns, connections past
+// IdleTimeout and idle ones in excess have been told to close, and those past
+// MaxAge take no new requests.
 func (p *Pool) SetLimits(l Limits) {
 	p.mu.Lock()
 	defer p.unlock()
 	p.limits = l
 	for e := range p.conns {
-		p.armAgeLocked(e)
-		p.armIdleLocked(e)
+		p.expireLocked(e)
+		if e.state == stateReady {
+			p.armAgeLocked(e)
+			p.armIdleLocked(e)
+		}
 	}
 	p.trimIdleLocked()
 	for p.excessLocked() && p.evictLocked() {
