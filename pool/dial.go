@@ -56,7 +56,7 @@ func (p *Pool) dialLocked(w *waiter, addrs []netip.Addr, room int) {
 	if m := p.limits.MaxConns; m > 0 && p.total >= m {
 		p.starved.add(w)
 		h.crowded.remove(w)
-		if p.closing < p.starved.len() && !p.evictLocked() { // its Close, when it returns, makes the room
+		if p.shortLocked() && !p.evictLocked() { // its Close, when it returns, makes the room
 			p.endUnwantedLocked()
 		}
 		return
@@ -108,7 +108,7 @@ func (c *lentValues) Value(key any) any {
 // net/http, since later requests may have use for its connection; but not for
 // ever, and not in the way of others.
 func (p *Pool) unwantedLocked(d *dial) {
-	if d.slow || p.starved.len() > p.closing {
+	if d.slow || p.shortLocked() {
 		d.end()
 		return
 	}
@@ -305,7 +305,5 @@ func (p *Pool) readyLocked(d *dial, c *Dialed, covers *coalesce.Coverage) {
 		e.facts.Coverage = e.cert.coverage
 	}
 	p.setStateLocked(e, stateReady)
-	if !e.settled {
-		e.settleTimer = time.AfterFunc(settleWait, func() { p.unsettled(e) })
-	}
+	p.armSettleLocked(e)
 }

@@ -83,6 +83,7 @@ type entry struct {
 	streams    int    // leases out
 	maxStreams uint32 // the server's limit
 	settled    bool   // the server's SETTINGS have arrived, or were given up on
+	stalled    bool   // and maxStreams has been 0 for long enough
 
 	refusals int  // times in a row that Conn.Reserve contradicted our count
 	refused  bool // until the backoff timer fires

@@ -8,8 +8,11 @@ import (
 const (
 	// settleWait is how long the server's SETTINGS are waited for before more
 	// than one request is sent, or one of another host. A server sends them
-	// first of all (RFC 9113 §3.4), so they are a round trip away.
-	settleWait = time.Second
+	// first of all (RFC 9113 §3.4), so they are a round trip away. SETTINGS that
+	// raise a limit of 0 are waited for as long at first, and for twice as long
+	// each time that they do not come, up to maxStallWait.
+	settleWait   = time.Second
+	maxStallWait = time.Minute
 	// unsettledStreams is the limit assumed when they have not come: what the
 	// engine assumes, and the least that RFC 9113 §6.5.2 recommends.
 	unsettledStreams = 100
@@ -78,26 +81,47 @@ func (p *Pool) changed(e *entry, s state) {
 	p.setStateLocked(e, s)
 }
 
+// armSettleLocked sees to it that the SETTINGS of e, which is ready, are not waited
+// for without end: its first ones, or those that raise a limit of 0.
+func (p *Pool) armSettleLocked(e *entry) {
+	if e.settleTimer != nil {
+		e.settleTimer.Stop()
+	}
+	switch {
+	case !e.settled:
+		e.settleTimer = time.AfterFunc(settleWait, func() { p.unsettled(e) })
+	case e.maxStreams == 0:
+		wait := min(settleWait<<min(p.hosts[e.key].stalls, 16), maxStallWait)
+		e.settleTimer = time.AfterFunc(wait, func() { p.unsettled(e) })
+	default:
+		p.hosts[e.key].stalls = 0
+	}
+}
+
 // unsettled gives up on e's SETTINGS, unless they have arrived while it was
 // called.
 func (p *Pool) unsettled(e *entry) {
 	p.mu.Lock()
 	defer p.unlock()
-	if !e.settled {
+	switch {
+	case e.state != stateReady:
+	case !e.settled:
 		p.settledLocked(e, unsettledStreams)
+	case e.maxStreams == 0:
+		e.stalled = true
+		p.hosts[e.key].stalls++
+		p.queueRestLocked(e)
 	}
 }
 
 // settledLocked takes in the server's limit on streams.
 func (p *Pool) settledLocked(e *entry, maxStreams uint32) {
 	e.maxStreams = maxStreams
-	e.settled = true
-	if e.settleTimer != nil {
-		e.settleTimer.Stop()
-	}
+	e.settled, e.stalled = true, false
 	if e.state != stateReady {
 		return
 	}
+	p.armSettleLocked(e)
 	p.expectLocked(e)
 	p.freedLocked(e)
 	p.queueRestLocked(e)

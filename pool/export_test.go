@@ -238,7 +238,7 @@ func (p *Pool) strandedLocked(w *waiter) error {
 		return nil
 	}
 	for _, e := range w.registered {
-		if !e.settled || e.limit() == 0 || e.refused && e.refusals <= refusalPatience {
+		if !e.settled || e.limit() == 0 && (!e.stalled || w.stalled() > 1) || e.refused && e.refusals <= refusalPatience {
 			return nil // it is waited for
 		}
 	}
@@ -247,11 +247,16 @@ func (p *Pool) strandedLocked(w *waiter) error {
 	crowd, total := p.limits.MaxConnsPerHost, p.limits.MaxConns
 	switch {
 	case crowded && crowd > 0 && w.host.count >= crowd:
-	case starved && total > 0 && p.total >= total && (p.idle.len == 0 || p.closing >= p.starved.len()):
+	case starved && total > 0 && p.total >= total && (p.idle.len == 0 || !p.shortLocked()):
 	case len(w.registered) > 0 && time.Now().Before(w.host.holdOff):
 	default:
-		return fmt.Errorf("a waiter for %s is stranded: crowded %t, starved %t, %d connections and %d idle, %d of its host",
-			w.Host, crowded, starved, p.total, p.idle.len, w.host.count)
+		var line []string
+		for _, e := range w.registered {
+			line = append(line, fmt.Sprintf("%d of %s: limit %d, %d in use, settled %t, stalled %t, refused %d times (now %t)",
+				e.id, e.key.name, e.limit(), e.streams, e.settled, e.stalled, e.refusals, e.refused))
+		}
+		return fmt.Errorf("a waiter for %s is stranded: crowded %t, starved %t, %d connections and %d idle, %d of its host; in line for %q",
+			w.Host, crowded, starved, p.total, p.idle.len, w.host.count, line)
 	}
 	return nil
 }

@@ -27,6 +27,7 @@ type host struct {
 	turnsAway bool
 
 	noJoin  bool      // another host's handshake at its address did not cover it (P2)
+	stalls  int       // times in a row that a limit of 0 on its connections was waited for in vain
 	holdOff time.Time // a dial failed while its connections were full: not again before
 }
 

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"math"
 	"time"
 )
 
@@ -50,17 +51,23 @@ func (p *Pool) becomeIdleLocked(e *entry) {
 	p.idle.add(e)
 	p.armIdleLocked(e)
 	p.trimIdleLocked()
-	if p.starved.len() > p.closing || p.excessLocked() {
+	if p.shortLocked() {
 		p.evictLocked() // somebody else needs its place more, or nobody may have it
 	}
 }
 
-// excessLocked reports whether there are more connections than SetLimits has
-// left room for.
-func (p *Pool) excessLocked() bool {
-	m := p.limits.MaxConns
-	return m > 0 && p.total-p.closing > m
+// roomLocked returns for how many connections there is room under MaxConns once
+// those being closed are gone; a negative number if there are too many, since
+// SetLimits has left room for fewer.
+func (p *Pool) roomLocked() int {
+	if m := p.limits.MaxConns; m > 0 {
+		return m - (p.total - p.closing)
+	}
+	return math.MaxInt
 }
+
+// shortLocked reports whether there will be less room than is waited for.
+func (p *Pool) shortLocked() bool { return p.starved.len() > p.roomLocked() }
 
 // trimIdleLocked enforces MaxIdleConns.
 func (p *Pool) trimIdleLocked() {

@@ -426,23 +426,6 @@ func TestP5_WaitedForIsNotIdle(t *testing.T) {
 	}, limits(pool.Limits{MaxConns: 1}))
 }
 
-// P4: a connection whose server takes no streams for now is not waited for by a
-// host that has a server elsewhere.
-func TestP4_ALimitOfZeroElsewhere(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
-		r.shared("a.test", "b.test")
-		r.dns["b.test"] = []netip.Addr{addr2}
-		r.get("a.test").end()
-		r.conn(0).settings(0)
-		b := r.goGet("b.test")
-		time.Sleep(handshake)
-		wantServed(t, b)
-		if b.kind() != coalesce.ReasonDialed {
-			t.Errorf("b: %s", b.kind())
-		}
-	}, policy(coalesce.Policy{Match: coalesce.MatchCertificate}))
-}
-
 // P5: a connection that the engine grants no stream of for a moment, since one
 // that was canceled is not given back yet, is not closed for those who are in
 // line for it.

@@ -173,7 +173,7 @@ func (p *Pool) SetLimits(l Limits) {
 		}
 	}
 	p.trimIdleLocked()
-	for p.excessLocked() && p.evictLocked() {
+	for p.roomLocked() < 0 && p.evictLocked() {
 	}
 	for e := range p.conns {
 		p.freedLocked(e)

@@ -68,8 +68,8 @@ func (c *choice) full(e *entry, w *waiter) {
 	switch {
 	case !e.settled:
 		c.settling = true
-	case e.limit() == 0 && e.servesLike(w):
-		c.settling = true // for now: another connection would fare no better
+	case e.limit() == 0 && !e.stalled && e.servesLike(w):
+		c.settling = true // RFC 9113 §6.5.2: for a short time
 	case e.refused && e.refusals <= refusalPatience: // the engine lags behind
 		c.settling = true
 	}
@@ -95,7 +95,19 @@ func (p *Pool) chooseAgainLocked(w *waiter) choice {
 			e.waiters.remove(w)
 		}
 	}
+	c.settling = c.settling || w.stalled() > 1 // a third one would fare no better
 	return c
+}
+
+// stalled returns how many of the connections that w is in line for have taken no
+// streams for so long that another one was to be tried.
+func (w *waiter) stalled() (n int) {
+	for _, e := range w.registered {
+		if e.stalled && e.servesLike(w) {
+			n++
+		}
+	}
+	return n
 }
 
 // chooseLocked looks for a connection for w among the ready ones: the host's

@@ -54,3 +54,21 @@ func TestP5_SetLimitsDrains(t *testing.T) {
 		wantOpen(t, r, "a.test")
 	})
 }
+
+// P5: a connection closed since there are too many makes no room for a request,
+// which gets the place of another that becomes idle.
+func TestP5_SetLimitsLeavesNoRoom(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.apart("a.test", "b.test", "c.test", "d.test")
+		r.get("a.test")
+		b := r.get("b.test")
+		r.get("c.test").end()
+		r.closing = time.Second
+		r.SetLimits(pool.Limits{MaxConns: 2}) // c is closed
+		d := r.goGet("d.test")
+		b.end()
+		time.Sleep(time.Second + handshake)
+		wantServed(t, d)
+		wantOpen(t, r, "a.test", "d.test")
+	})
+}
