@@ -34,7 +34,7 @@ func (x *exchange) run() (*http.Response, error) {
 	defer x.body.settle()
 	defer x.letGo()
 	trace := traceOf(x.req)
-	x.dest.ProvenOnly = x.first == nil && !x.body.replayable()
+	x.dest.ProvenOnly = !x.body.replayable()
 	for {
 		trace.getConn(x.req.URL)
 		lease, err := x.pool.Get(x.req.Context(), x.dest)
@@ -54,7 +54,11 @@ func (x *exchange) run() (*http.Response, error) {
 		}
 		trace.gotConn(&lease)
 		x.opts.trace.decided(lease.Decision)
-		res, err := x.attempt(lease)
+		req, err := x.body.next()
+		if err != nil { // of GetBody, which is called for a repeated attempt
+			return nil, x.explained(err)
+		}
+		res, err := x.attempt(req, lease)
 		if err != nil {
 			if err = x.mayResend(err, &lease); err == nil {
 				continue
@@ -67,14 +71,9 @@ func (x *exchange) run() (*http.Response, error) {
 	}
 }
 
-// attempt sends the request on the lease's connection. It returns neither a
-// response nor an error if the request was misdirected and is to be sent again.
-func (x *exchange) attempt(lease pool.Lease) (*http.Response, error) {
-	req, err := x.body.next()
-	if err != nil { // of GetBody, which is called for a repeated attempt
-		x.letGo()
-		return nil, err
-	}
+// attempt sends req on the lease's connection. It returns neither a response nor
+// an error if the request was misdirected and is to be sent again.
+func (x *exchange) attempt(req *http.Request, lease pool.Lease) (*http.Response, error) {
 	var cancel context.CancelFunc
 	if x.body.source != nil {
 		// Lets go of the attempt even while it waits for the caller's body.
@@ -100,7 +99,7 @@ func (x *exchange) attempt(lease pool.Lease) (*http.Response, error) {
 	}
 	res.Body.Close()
 	lease.Release()
-	x.dest.Avoid, x.dest.ProvenOnly = lease.ID(), false
+	x.dest.Avoid = lease.ID()
 	return nil, nil
 }
 

@@ -253,10 +253,11 @@ func TestM7_AnEndless421IsNotRead(t *testing.T) {
 			}
 		}
 	})
-	bubble(t, map[string]lab.Server{"127.0.0.1": {Names: []string{"*.example.com"}, Handler: endless}}, func(r *rig) {
+	servers := map[string]lab.Server{"127.0.0.1": {Names: []string{"*.example.com"}, Handler: endless, MaxStreams: 1}}
+	bubble(t, servers, func(r *rig) {
 		r.ok("a.example.com")
 		r.ok("b.example.com")
-		r.ok("c.example.com")
+		r.ok("c.example.com") // there is a stream for it
 		if diff := cmp.Diff([]string{"a@1 200", "b@1 421", "b@2 200", "c@1 200"}, r.path()); diff != "" {
 			t.Errorf("path (-want +got):\n%s", diff)
 		}
