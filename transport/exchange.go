@@ -151,7 +151,8 @@ func (x *exchange) saysMisdirected(res *http.Response, lease *pool.Lease) bool {
 	if res.StatusCode == http.StatusMisdirectedRequest {
 		return true
 	}
-	return x.isMisdirected != nil && lease.Shared() && x.body.repeatable() && x.first == nil && x.isMisdirected(res)
+	// What is sent again for a misdirected response is not shared.
+	return x.isMisdirected != nil && lease.Shared() && x.body.repeatable() && x.isMisdirected(res)
 }
 
 // outcome records a misdirected response with the pool and decides what to do
@@ -177,7 +178,6 @@ func (x *exchange) outcome(lease *pool.Lease) Outcome {
 func (x *exchange) unconnected(err error) (*http.Response, error) {
 	var other *notHTTP2Error
 	if errors.As(err, &other) {
-		x.http1.add(x.dest)
 		req, err := x.body.next()
 		if err != nil {
 			other.Abandon()

@@ -65,8 +65,6 @@ type protocolKey struct {
 	port            int
 }
 
-func (m *protocolMemory) add(r pool.Request) { m.learn(protocolKey{r.Partition, r.Host, r.Port}) }
-
 func (m *protocolMemory) has(r pool.Request) bool {
 	return m.knows(protocolKey{r.Partition, r.Host, r.Port})
 }
