@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -156,8 +157,8 @@ func (c *core) dial(ctx context.Context, t pool.Target, obs pool.Observer) (*poo
 		return nil, &notHTTP2Error{offer{conn: r.Conn}}
 	}
 	conn, err := c.engine.NewConn(r.Conn, obs)
-	if err != nil {
-		return nil, err
+	if err != nil { // the preface could not be written
+		return nil, fmt.Errorf("%w: %w", pool.ErrTurnedAway, err)
 	}
 	return &pool.Dialed{
 		Conn:       conn,

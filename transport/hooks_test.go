@@ -27,9 +27,18 @@ import (
 // TestAPanicInAHookLosesNoStream has each of the caller's functions panic on a
 // connection that carries one request at a time.
 func TestAPanicInAHookLosesNoStream(t *testing.T) {
-	servers := shy(nil)
+	// The answers that the hooks are called with do not end by themselves.
+	servers := shy(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if _, x := lab.FromRequest(q); misdirectsB(x) {
+			w.WriteHeader(http.StatusMisdirectedRequest)
+		} else if q.Header.Get("X-Panic") == "" {
+			return
+		}
+		w.(http.Flusher).Flush()
+		<-q.Context().Done()
+	}))
 	s := servers["127.0.0.1"]
-	s.MaxStreams = 1
+	s.Misdirected, s.MaxStreams = nil, 1
 	servers["127.0.0.1"] = s
 	for name, arm := range map[string]func(*rig, *http.Request) *http.Request{
 		"GotConn": func(r *rig, q *http.Request) *http.Request {
@@ -347,15 +356,31 @@ func TestP6_AStreamResetWithProtocolError(t *testing.T) {
 		return http2.ErrCodeProtocol, q.Conn == 1 && q.Path == "/x"
 	}
 	servers["127.0.0.1"] = s
-	for _, method := range []string{http.MethodGet, http.MethodPost} {
-		t.Run(method, func(t *testing.T) {
+	for _, test := range []struct {
+		method, header string
+		again          bool
+	}{
+		{"GET", "", true},
+		{"", "", true}, // GET, too
+		{"HEAD", "", true},
+		{"OPTIONS", "", true},
+		{"TRACE", "", true},
+		{"POST", "", false},
+		{"PUT", "", false}, // as in net/http
+		{"DELETE", "", false},
+		{"POST", "Idempotency-Key", true},
+		{"POST", "X-Idempotency-Key", true},
+	} {
+		t.Run(test.method+" "+test.header, func(t *testing.T) {
 			bubble(t, servers, func(r *rig) {
 				r.ok("a.example.com")
-				q := r.request(r.t.Context(), method, "a.example.com", nil)
-				q.URL.Path = "/x"
-				a := r.do(q)
-				if method == http.MethodGet && a.status != http.StatusOK || method == http.MethodPost && a.err == nil {
-					t.Errorf("got %+v", a)
+				q := r.request(r.t.Context(), test.method, "a.example.com", nil)
+				q.Method, q.URL.Path = test.method, "/x"
+				if test.header != "" {
+					q.Header[test.header] = nil
+				}
+				if a := r.do(q); (a.status == http.StatusOK) != test.again || (a.err == nil) != test.again {
+					t.Errorf("got %+v, want that it is sent again: %v", a, test.again)
 				}
 			})
 		})
@@ -370,18 +395,21 @@ func TestAPauseEnds(t *testing.T) {
 	servers["127.0.0.1"] = s
 	for _, test := range []struct {
 		name string
-		end  func(*rig, chan struct{})
+		end  func(*rig, chan struct{}, context.CancelCauseFunc)
 		want error
 	}{
-		{"by Close", func(r *rig, _ chan struct{}) { r.tr.Close() }, transport.ErrClosed},
-		{"by Request.Cancel", func(_ *rig, c chan struct{}) { close(c) }, pool.ErrCanceled},
+		{"by Close", func(r *rig, _ chan struct{}, _ context.CancelCauseFunc) { r.tr.Close() }, transport.ErrClosed},
+		{"by Request.Cancel", func(_ *rig, c chan struct{}, _ context.CancelCauseFunc) { close(c) }, pool.ErrCanceled},
+		{"by the context", func(_ *rig, _ chan struct{}, f context.CancelCauseFunc) { f(io.ErrShortWrite) }, io.ErrShortWrite},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			bubble(t, servers, func(r *rig) {
 				c := make(chan struct{})
-				q := r.request(r.t.Context(), http.MethodGet, "a.example.com", nil)
+				ctx, cancel := context.WithCancelCause(r.t.Context())
+				defer cancel(nil)
+				q := r.request(ctx, http.MethodGet, "a.example.com", nil)
 				q.Cancel = c //lint:ignore SA1019 a drop-in heeds it
-				time.AfterFunc(4*time.Second, func() { test.end(r, c) })
+				time.AfterFunc(4*time.Second, func() { test.end(r, c, cancel) })
 				start := time.Now()
 				if a := r.do(q); !errors.Is(a.err, test.want) || time.Since(start) != 4*time.Second {
 					t.Errorf("got %v after %v, want %v at once", a.err, time.Since(start), test.want)

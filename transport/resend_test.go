@@ -109,3 +109,34 @@ func TestP6_WhatTheServerDidNotProcessIsSentAgain(t *testing.T) {
 		})
 	})
 }
+
+// A server that refuses what it is sent is not pressed: seven more attempts are
+// made, the first one at once, and of many requests no two keep step.
+func TestP6_PausesWhereAllIsRefused(t *testing.T) {
+	servers := plain()
+	s := servers["127.0.0.1"]
+	s.Refuse = func(*lab.Request) bool { return true }
+	servers["127.0.0.1"] = s
+	bubble(t, servers, func(r *rig) {
+		var took [2]time.Duration
+		var wg sync.WaitGroup
+		for i := range took {
+			wg.Go(func() {
+				began := time.Now()
+				if a := r.get("a.example.com"); a.err == nil {
+					t.Errorf("got %+v", a)
+				}
+				took[i] = time.Since(began)
+			})
+		}
+		wg.Wait()
+		const pauses = (1 + 2 + 4 + 8 + 16 + 32) * time.Second
+		if took[0] == took[1] || min(took[0], took[1]) < pauses || max(took[0], took[1]) > pauses*11/10 {
+			t.Errorf("they took %v", took)
+		}
+		if n := len(r.Record().Requests()); n != 2*8 {
+			t.Errorf("%d attempts, want eight each", n)
+		}
+		r.wantHandshakes(1)
+	})
+}
