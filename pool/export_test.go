@@ -99,8 +99,8 @@ func (p *Pool) checkConnsLocked() error {
 			return fmt.Errorf("connection %d has a free stream and %d in line", e.id, e.waiters.len())
 		case e.inIdle && p.limits.IdleTimeout > 0 && e.idleArmed != p.limits.IdleTimeout:
 			return fmt.Errorf("connection %d is idle without a timer", e.id)
-		case e.state == stateReady && !slices.Contains(p.hosts[e.key].own, e):
-			return fmt.Errorf("connection %d is not among its host's", e.id)
+		case e.state == stateReady && slices.Contains(p.hosts[e.key].own, e) == e.excludes(e.key.name):
+			return fmt.Errorf("connection %d is among its host's if it is disowned, or else is not", e.id)
 		}
 		if e.inIdle {
 			idle++

@@ -53,7 +53,7 @@ func (l *Lease) delistLocked() {
 // was just remembered of e is true of, too: those with its certificate and
 // address (C10).
 func (p *Pool) unplaceAlikeLocked(e *entry, name string) {
-	if p.cfg.MisdirectedTTL <= 0 || e.cert == nil {
+	if p.cfg.MisdirectedTTL <= 0 {
 		return
 	}
 	known := p.index.certs[e.cert.coverage.Fingerprint()]
@@ -78,9 +78,8 @@ func (l *Lease) Disown() {
 		return
 	}
 	e.exclude(e.key.name)
-	h := p.hostForLocked(e.key)
+	h := p.hosts[e.key] // which has e
 	h.own = slices.DeleteFunc(h.own, func(o *entry) bool { return o == e })
-	p.forgetLocked(h)
 	p.queueAllLocked(&e.waiters)
 }
 
@@ -139,15 +138,19 @@ func (e *entry) excludes(name string) bool {
 // rememberedLocked reports whether the host called name was answered 421 by a
 // server with e's certificate and address, within MisdirectedTTL (C10).
 func (p *Pool) rememberedLocked(e *entry, name string, now time.Time) bool {
-	return e.cert != nil && p.memory.Has(e.memoryKey(name), now)
+	return p.memory.Has(e.memoryKey(name), now)
 }
 
+// memoryKey is under what it is remembered that the host called name, which may
+// share e by the rules or has done so, was answered 421.
 func (e *entry) memoryKey(name string) coalesce.MemoryKey {
-	k := coalesce.MemoryKey{Host: name, Port: e.key.port, Partition: e.key.partition, RemoteAddr: e.facts.RemoteAddr}
-	if e.cert != nil {
-		k.Fingerprint = e.cert.coverage.Fingerprint()
+	return coalesce.MemoryKey{
+		Host:        name,
+		Port:        e.key.port,
+		Partition:   e.key.partition,
+		Fingerprint: e.cert.coverage.Fingerprint(),
+		RemoteAddr:  e.facts.RemoteAddr,
 	}
-	return k
 }
 
 // ownMemoryKey is under what 421s of a host's own connections are remembered:
