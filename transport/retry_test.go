@@ -242,3 +242,23 @@ func TestM6_AnAttemptLeavesNothingInItsContext(t *testing.T) {
 		})
 	}
 }
+
+// A 421 from the connection that a request has waited for, while it was dialed
+// for another host, is not the answer.
+func TestM1_A421OfAJoinedConnectionIsRetried(t *testing.T) {
+	servers := shy(nil)
+	s := servers["127.0.0.1"]
+	s.HandshakeDelay = 100 * time.Millisecond
+	servers["127.0.0.1"] = s
+	bubble(t, servers, func(r *rig) {
+		var wg sync.WaitGroup
+		for _, h := range []string{"a.example.com", "b.example.com"} {
+			wg.Go(func() { r.ok(h) })
+			synctest.Wait()
+		}
+		wg.Wait()
+		if s := r.tr.Stats(); s.Joined != 1 || s.Retried != 1 || s.Dials != 2 {
+			t.Errorf("%+v", s)
+		}
+	})
+}

@@ -1,0 +1,51 @@
+package pool_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/h2coalesce/h2coalesce/pool"
+)
+
+// P6: a connection that drains takes no more, though others are served on it.
+func TestP6_EndedBeforeItIsClosed(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test")
+		a, b := r.get("a.test"), r.get("a.test")
+		if b.lease.Ended() {
+			t.Error("ended before GOAWAY")
+		}
+		b.conn().obs.GoAway(1, 0)
+		b.end()
+		if !b.lease.Ended() || r.conn(0).isClosed() {
+			t.Errorf("ended %v, closed %v", b.lease.Ended(), r.conn(0).isClosed())
+		}
+		a.end()
+	})
+}
+
+// P6: who is turned away is a request that a connection was dialed for, whose
+// server has said nothing. What it failed with is told, where the connection has
+// no cause of its own.
+func TestP6_WhoIsTurnedAway(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test", "b.test")
+		r.noSettings = true
+		fresh := r.get("a.test")
+		time.Sleep(time.Second) // SETTINGS are not waited for any more
+		again, b := r.get("a.test"), r.get("b.test")
+		if err := fresh.lease.TurnedAway(errNoHost); !errors.Is(err, pool.ErrTurnedAway) || !errors.Is(err, errNoHost) {
+			t.Errorf("the first request: %v", err)
+		}
+		for _, c := range []*call{again, b} {
+			if err := c.lease.TurnedAway(errNoHost); err != nil {
+				t.Errorf("a later one, of %s: %v", c.Host, err)
+			}
+		}
+		fresh.conn().settings(10)
+		if err := fresh.lease.TurnedAway(errNoHost); err != nil {
+			t.Errorf("after SETTINGS: %v", err)
+		}
+	})
+}
