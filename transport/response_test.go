@@ -11,6 +11,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -83,6 +84,28 @@ func TestAStreamIsFreeAtTheEndOfTheBody(t *testing.T) {
 			defer res.Body.Close() // much later
 		}
 		r.wantHandshakes(1)
+	})
+}
+
+// P4: who waits in line for the stream finds it free: the engine, which would
+// otherwise be asked again after a pause, has taken it off its count before.
+func TestP4_AStreamIsFreeForTheNextInLine(t *testing.T) {
+	bubble(t, map[string]lab.Server{"127.0.0.1": {Names: []string{"*.example.com"}, MaxStreams: 1}}, func(r *rig) {
+		r.tr.Limits.MaxConns = 1
+		r.ok("a.example.com")
+		began := time.Now()
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for range 250 {
+					r.ok("a.example.com")
+				}
+			})
+		}
+		wg.Wait()
+		if d := time.Since(began); d != 0 {
+			t.Errorf("they took %v", d)
+		}
 	})
 }
 
