@@ -159,24 +159,30 @@ func TestP3_RequestAfterCloseIdleDialsAnew(t *testing.T) {
 
 // A connection that its server ends before the dial returns.
 func TestP6_GoneBeforeReady(t *testing.T) {
-	for name, event := range map[string]func(pool.Observer){
-		"GOAWAY":   func(o pool.Observer) { o.GoAway(0, 0) },
-		"unusable": func(o pool.Observer) { o.Unusable() },
-		"closed":   func(o pool.Observer) { o.Closed(nil) },
+	for name, test := range map[string]struct {
+		event func(pool.Observer)
+		want  error
+	}{
+		"GOAWAY":              {func(o pool.Observer) { o.GoAway(0, 0) }, pool.ErrUnusable},
+		"GOAWAY and closed":   {func(o pool.Observer) { o.GoAway(0, 0); o.Closed(nil) }, pool.ErrUnusable},
+		"SETTINGS and closed": {func(o pool.Observer) { o.Settings(1); o.Closed(nil) }, pool.ErrUnusable},
+		"unusable":            {func(o pool.Observer) { o.Unusable() }, pool.ErrUnusable},
+		"closed":              {func(o pool.Observer) { o.Closed(nil) }, pool.ErrTurnedAway},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, r *rig) {
 				r.shared("a.test", "b.test")
+				r.noSettings = true
 				r.onDial = func(_ context.Context, d *fakeDial) {
 					if d.Host == "a.test" {
-						event(d.obs)
+						test.event(d.obs)
 					}
 				}
 				a, b := r.goGet("a.test"), r.goGet("b.test")
 				<-a.done
 				<-b.done
-				if a.err == nil {
-					t.Error("a got a connection that is gone")
+				if !errors.Is(a.err, test.want) {
+					t.Errorf("a: %v, want %v", a.err, test.want)
 				}
 				if b.err != nil || b.kind() != coalesce.ReasonDialed {
 					t.Errorf("b: %s, %v", b.kind(), b.err)

@@ -162,3 +162,88 @@ func TestM3_OtherOriginsAreOthers(t *testing.T) {
 		})
 	}
 }
+
+// M1: the retry of a 421 is sent on a connection of the host's own, neither on a
+// further one of other hosts nor on one that is being dialed for them.
+func TestM1_ARetryIsNotShared(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		names := []string{"a.test", "b.test", "c.test", "d.test"}
+		r.host(leaf(names...), addr1, "a.test")
+		r.host(leaf(names...), addr2, "b.test", "c.test")
+		r.host(leaf(names...), addr3, "d.test")
+		r.dns["b.test"] = []netip.Addr{addr1, addr2, addr3}
+		r.get("a.test").end()
+		r.get("c.test").end()
+		b := r.get("b.test")
+		if !b.lease.Shared() || !b.misdirect() {
+			t.Fatalf("b: %s", b.kind())
+		}
+		d := r.goGet("d.test")
+		time.Sleep(handshake / 2)
+		q := request("b.test")
+		q.Avoid = b.lease.ID()
+		again := r.do(q)
+		if again.kind() != coalesce.ReasonDialed || again.took != handshake {
+			t.Errorf("the retry: %s on %d after %v", again.kind(), again.lease.ID(), again.took)
+		}
+		wantServed(t, d)
+	})
+}
+
+// What Explain says of a connection that is disowned.
+func TestM3_ExplainKnowsWhoIsDisowned(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test")
+		a := r.get("a.test")
+		a.end()
+		a.lease.Disown()
+		d, err := r.Explain(t.Context(), request("a.test"))
+		if err != nil || d.Reason != coalesce.ReasonDialed || len(d.Considered) != 1 || d.Considered[0].Reason != coalesce.ReasonMisdirected {
+			t.Errorf("%+v, %v", d, err)
+		}
+	})
+}
+
+// A request in line for a connection that is disowned while the caller's code is
+// asked about another one is not served on it.
+func TestM3_DisownedDuringCallback(t *testing.T) {
+	var answer chan bool
+	bubble(t, func(t *testing.T, r *rig) {
+		answer = make(chan bool)
+		r.shared("a.test", "c.test")
+		r.maxStreams = 1
+		a := r.get("a.test")
+		r.do(own("c.test")).end()
+		w := r.goGet("a.test")
+		wantWaiting(t, w)
+		a.lease.Disown()
+		a.end()
+		wantWaiting(t, w)
+		answer <- true
+		wantServed(t, w)
+		if w.lease.ID() != 2 {
+			t.Errorf("on %d", w.lease.ID())
+		}
+	}, policy(coalesce.Policy{Allow: func(coalesce.Candidate) bool { return <-answer }}))
+}
+
+// M1: a request that has waited for a handshake, and is then served on another
+// connection of its host's, has not had that one dialed for it.
+func TestM1_AFreeStreamIsNotFresh(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.host(leaf("a.test"), addr1, "a.test")
+		r.host(leaf("b.test"), addr1, "b.test")
+		r.maxStreams = 1
+		b := r.get("b.test")
+		a := r.goGet("a.test")
+		w := r.goGet("b.test") // waits for a's handshake, and then for another one
+		time.Sleep(handshake + handshake/2)
+		wantServed(t, a)
+		wantWaiting(t, w)
+		b.end()
+		wantServed(t, w)
+		if w.kind() != coalesce.ReasonOwn || w.lease.Fresh() || w.lease.ID() != 1 {
+			t.Errorf("%s on %d", w.kind(), w.lease.ID())
+		}
+	})
+}

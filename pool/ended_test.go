@@ -49,3 +49,37 @@ func TestP6_WhoIsTurnedAway(t *testing.T) {
 		}
 	})
 }
+
+// P6: requests in line for the SETTINGS of a connection that goes. Those that it
+// was dialed for learn that it has ended without a word; if it only takes no more,
+// or was not dialed for them, they have another one.
+func TestP6_TheLineOfAConnectionWithoutAWord(t *testing.T) {
+	for name, tt := range map[string]struct {
+		event func(*fakeConn)
+		want  error // of the request that it was dialed for
+	}{
+		"ended":    {(*fakeConn).die, pool.ErrTurnedAway},
+		"unusable": {func(c *fakeConn) { c.obs.Unusable() }, nil},
+		"GOAWAY":   {func(c *fakeConn) { c.obs.GoAway(0, 0) }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				r.shared("a.test")
+				r.noSettings = true
+				first, second := r.goGet("a.test"), r.goGet("a.test")
+				time.Sleep(handshake)
+				wantServed(t, first)
+				later := r.goGet("a.test")
+				wantWaiting(t, second, later)
+				r.set(func() { r.noSettings = false })
+				tt.event(r.conn(0))
+				time.Sleep(handshake)
+				wantServed(t, later)
+				if <-second.done; !errors.Is(second.err, tt.want) {
+					t.Errorf("%v, want %v", second.err, tt.want)
+				}
+				r.wantDials(2)
+			})
+		})
+	}
+}

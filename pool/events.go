@@ -145,7 +145,7 @@ func (p *Pool) setStateLocked(e *entry, s state) {
 		p.index.add(e)
 		p.armAgeLocked(e)
 		return
-	case old == stateDialing:
+	case e.conn == nil:
 		return
 	case old == stateReady:
 		p.retireLocked(e)
