@@ -28,6 +28,11 @@ func TestM3_MemoryKey(t *testing.T) {
 	if !m.Has(mapped, now) {
 		t.Error("an IPv4-mapped peer is another one")
 	}
+	turned := coalesce.NewMemory(0)
+	turned.Add(mapped, now.Add(time.Minute))
+	if !turned.Has(memoryKey(), now) {
+		t.Error("an IPv4-mapped peer is another one if it comes first")
+	}
 	for name, change := range map[string]func(*coalesce.MemoryKey){
 		"host":        func(k *coalesce.MemoryKey) { k.Host = "c.example.com" },
 		"port":        func(k *coalesce.MemoryKey) { k.Port = 8443 },

@@ -147,7 +147,12 @@ func TestRetryNeverWhenTheRequestMayHaveBeenProcessed(t *testing.T) {
 }
 
 func TestRetryNeverOnOtherErrors(t *testing.T) {
-	for _, err := range []error{nil, io.EOF, context.Canceled, errors.New("http2: client connection lost?")} {
+	for _, err := range []error{
+		nil, io.EOF, context.Canceled, errors.New("http2: client connection lost?"),
+		// The engine's own, about what the server has answered.
+		http2.StreamError{StreamID: 1, Code: http2.ErrCodeProtocol, Cause: errors.New("malformed")},
+		http2.StreamError{StreamID: 1, Code: http2.ErrCodeProtocol},
+	} {
 		if got := h2.RetryOf(err); got != h2.RetryNever {
 			t.Errorf("RetryOf(%v) = %v", err, got)
 		}
