@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/h2coalesce/h2coalesce/coalesce"
 	"github.com/h2coalesce/h2coalesce/pool"
 )
 
@@ -79,6 +80,42 @@ func TestP6_TheLineOfAConnectionWithoutAWord(t *testing.T) {
 					t.Errorf("%v, want %v", second.err, tt.want)
 				}
 				r.wantDials(2)
+			})
+		})
+	}
+}
+
+// P6: a connection goes just as the second of those who waited for it is about to
+// take its stream. If it was dialed for that one, it is told, lest it dial for
+// ever; if for another host, it goes its own way.
+func TestP6_GoneBetweenLeaseAndStream(t *testing.T) {
+	for host, want := range map[string]error{"a.test": pool.ErrUnusable, "b.test": nil} {
+		t.Run(host, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				r.shared("a.test", "b.test")
+				asked := 0
+				r.reserve = func(c *fakeConn, granted bool) bool {
+					if asked++; asked != 2 {
+						return granted
+					}
+					said := make(chan bool)
+					go func() {
+						defer close(said)
+						c.obs.GoAway(1, 0)
+					}()
+					<-said
+					return false
+				}
+				r.noSettings = true // at first, so that they ask one after the other
+				first, second := r.goGet("a.test"), r.goGet(host)
+				time.Sleep(handshake)
+				wantServed(t, first)
+				r.set(func() { r.noSettings = false })
+				r.conn(0).settings(10)
+				time.Sleep(handshake)
+				if <-second.done; !errors.Is(second.err, want) || want == nil && second.kind() != coalesce.ReasonDialed {
+					t.Errorf("%s, %v, want the error %v", second.kind(), second.err, want)
+				}
 			})
 		})
 	}
