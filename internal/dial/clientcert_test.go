@@ -40,15 +40,7 @@ func TestC7_ClientCertificate(t *testing.T) {
 			t.Run(tls.VersionName(version)+" "+test.name, func(t *testing.T) {
 				server := ca.Server(t, "a.example")
 				server.MaxVersion = version
-				server.ClientCAs = ca.Pool
-				if test.asks {
-					server.ClientAuth = tls.VerifyClientCertIfGiven
-				}
-				seen := make(chan bool, 1)
-				server.VerifyConnection = func(state tls.ConnectionState) error {
-					seen <- len(state.PeerCertificates) > 0
-					return nil
-				}
+				seen := ca.asking(server, test.asks)
 				client := test.client.Clone()
 				client.RootCAs = ca.Pool
 				d := dial.New(&http.Transport{TLSClientConfig: client}, nil)

@@ -100,6 +100,33 @@ func (a *authority) Server(t testing.TB, names ...string) *tls.Config {
 	}
 }
 
+// eachVersion runs test with servers for a.example and b.example, which speak
+// TLS 1.2 and 1.3 at most.
+func (a *authority) eachVersion(t *testing.T, test func(*testing.T, *tls.Config)) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			server := a.Server(t, "a.example", "b.example")
+			server.MaxVersion = version
+			test(t, server)
+		})
+	}
+}
+
+// asking changes server to ask for a client certificate, if asks is set, and
+// returns where each connection says whether there was one.
+func (a *authority) asking(server *tls.Config, asks bool) <-chan bool {
+	server.ClientCAs = a.Pool
+	if asks {
+		server.ClientAuth = tls.VerifyClientCertIfGiven
+	}
+	seen := make(chan bool, 1)
+	server.VerifyConnection = func(state tls.ConnectionState) error {
+		seen <- len(state.PeerCertificates) > 0
+		return nil
+	}
+	return seen
+}
+
 // listen serves TLS on a loopback port until the test ends. Each connection is
 // greeted with a byte, so that a client that reads it has the session tickets.
 func listen(t testing.TB, cfg *tls.Config) netip.AddrPort {

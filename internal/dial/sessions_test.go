@@ -133,15 +133,7 @@ func TestC7_ResumedSession(t *testing.T) {
 				t.Run(tls.VersionName(version)+" "+cacheName+" "+script.name, func(t *testing.T) {
 					server := ca.Server(t, "a.example")
 					server.MaxVersion = version
-					server.ClientCAs = ca.Pool
-					if script.asks {
-						server.ClientAuth = tls.VerifyClientCertIfGiven
-					}
-					seen := make(chan bool, 1)
-					server.VerifyConnection = func(state tls.ConnectionState) error {
-						seen <- len(state.PeerCertificates) > 0
-						return nil
-					}
+					seen := ca.asking(server, script.asks)
 					addr := listen(t, server)
 					cache := newCache(t)
 
@@ -342,43 +334,39 @@ func TestC7_ExtraIsAppendedTo(t *testing.T) {
 func TestC7_ConcurrentSessions(t *testing.T) {
 	ca := newAuthority(t)
 	cert := ca.Issue(t, "client.example")
-	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		t.Run(tls.VersionName(version), func(t *testing.T) {
-			server := ca.Server(t, "a.example")
-			server.MaxVersion = version
-			d := dial.New(&http.Transport{TLSClientConfig: &tls.Config{
-				RootCAs:            ca.Pool,
-				Certificates:       []tls.Certificate{cert},
-				ClientSessionCache: tls.NewLRUClientSessionCache(0),
-			}}, nil)
-			to := target("a.example", listen(t, server))
-			readGreeting(t, mustDial(t, d, to).Conn)
+	ca.eachVersion(t, func(t *testing.T, server *tls.Config) {
+		d := dial.New(&http.Transport{TLSClientConfig: &tls.Config{
+			RootCAs:            ca.Pool,
+			Certificates:       []tls.Certificate{cert},
+			ClientSessionCache: tls.NewLRUClientSessionCache(0),
+		}}, nil)
+		to := target("a.example", listen(t, server))
+		readGreeting(t, mustDial(t, d, to).Conn)
 
-			var wg sync.WaitGroup
-			for range 8 {
-				wg.Go(func() {
-					for range 4 {
-						r, err := d.Dial(t.Context(), to)
-						if err != nil {
-							t.Error(err)
-							return
-						}
-						var use sync.WaitGroup
-						use.Go(func() { _, _ = r.Conn.Read(make([]byte, 1)) })
-						use.Go(func() { _, _ = io.WriteString(r.Conn, "hello") })
-						use.Go(func() { _ = r.Conn.(*tls.Conn).ConnectionState() })
-						if !r.TLS.DidResume || r.ClientCert {
-							t.Errorf("DidResume = %t, ClientCert = %t, want true, false", r.TLS.DidResume, r.ClientCert)
-						}
-						use.Wait()
-						r.Conn.Close()
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 4 {
+					r, err := d.Dial(t.Context(), to)
+					if err != nil {
+						t.Error(err)
+						return
 					}
-				})
-			}
-			wg.Wait()
-			d.Wait()
-		})
-	}
+					var use sync.WaitGroup
+					use.Go(func() { _, _ = r.Conn.Read(make([]byte, 1)) })
+					use.Go(func() { _, _ = io.WriteString(r.Conn, "hello") })
+					use.Go(func() { _ = r.Conn.(*tls.Conn).ConnectionState() })
+					if !r.TLS.DidResume || r.ClientCert {
+						t.Errorf("DidResume = %t, ClientCert = %t, want true, false", r.TLS.DidResume, r.ClientCert)
+					}
+					use.Wait()
+					r.Conn.Close()
+				}
+			})
+		}
+		wg.Wait()
+		d.Wait()
+	})
 }
 
 // TestC6_VerifyIsNotTheWatcher: the VerifyConnection that sessions are watched

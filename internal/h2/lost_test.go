@@ -53,10 +53,7 @@ func TestP7_NothingReadIsTheEnd(t *testing.T) {
 		base := &http.Transport{HTTP2: &http.HTTP2Config{PingTimeout: conf}}
 		converse(t, base, func(t *testing.T, s *script) {
 			s.settings()
-			download := s.send(t.Context())
-			s.wantArrived(0, 1)
-			s.headers(1)
-			<-download.done
+			download := s.download()
 			defer download.res.Body.Close()
 			early := s.send(t.Context())
 			s.wantArrived(0, 3)

@@ -154,6 +154,16 @@ func (s *script) respond(streamID uint32, status string) {
 	}))
 }
 
+// download has the first request be answered with a body that does not end.
+func (s *script) download() *call {
+	s.t.Helper()
+	c := s.send(s.t.Context())
+	s.wantArrived(0, 1)
+	s.headers(1)
+	<-c.done
+	return c
+}
+
 // sent takes the result of a write and waits until it has had its effect.
 func (s *script) sent(err error) {
 	s.t.Helper()

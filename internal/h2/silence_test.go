@@ -141,10 +141,7 @@ func TestP7_AnythingReadKeepsTheConnection(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			converse(t, new(http.Transport), func(t *testing.T, s *script) {
 				s.settings()
-				download := s.send(t.Context())
-				s.wantArrived(0, 1)
-				s.headers(1)
-				<-download.done
+				download := s.download()
 				defer download.res.Body.Close()
 
 				sleep(10 * time.Second)

@@ -40,8 +40,7 @@ func TestNginx_OtherAddressIsNotShared(t *testing.T) {
 	n.host(addr1, "a")
 	n.host(addr2, "c")
 	for match, want := range map[coalesce.Match]uint64{coalesce.MatchAddress: 2, coalesce.MatchCertificate: 1} {
-		tr := n.transport(t)
-		tr.Policy.Match = match
+		tr := n.matching(t, match)
 		n.get(t, tr, "a", 200)
 		n.get(t, tr, "c", 200)
 		if s := tr.Stats(); s.Dials != want || s.Shared != 2-want {

@@ -21,8 +21,7 @@ func TestNode_C8_UnlistedHostIsFenced(t *testing.T) {
 		t.Run(match.String(), func(t *testing.T) {
 			n := startNode(t, listener{Origins: []string{"a", "b"}})
 			n.host(addr1, "a", "b", "c")
-			tr := n.transport(t)
-			tr.Policy.Match = match
+			tr := n.matching(t, match)
 			n.get(t, tr, "a", 200)
 			n.expectOriginSet(t, tr, "a", "b")
 			n.expectVerdict(t, tr, "b", coalesce.ReasonShared)
@@ -61,8 +60,7 @@ func TestNode_O2_FrameThatListsNoHostIsAFence(t *testing.T) {
 			t.Run(tt.name+"/"+match.String(), func(t *testing.T) {
 				n := startNode(t, listener{Origins: tt.entries})
 				n.host(addr1, "a", "b")
-				tr := n.transport(t)
-				tr.Policy.Match = match
+				tr := n.matching(t, match)
 				n.get(t, tr, "a", 200)
 				n.expectOriginSet(t, tr, append(tt.more, "a")...)
 				n.expectVerdict(t, tr, "b", coalesce.ReasonNotInOriginSet)
@@ -87,8 +85,7 @@ func TestNode_C8_LateFrameEndsSharing(t *testing.T) {
 		t.Run(match.String(), func(t *testing.T) {
 			n := startNode(t)
 			n.host(addr1, "a", "b", "c")
-			tr := n.transport(t)
-			tr.Policy.Match = match
+			tr := n.matching(t, match)
 			for _, name := range []string{"a", "b", "c"} {
 				n.get(t, tr, name, 200)
 			}
@@ -125,8 +122,7 @@ func TestNode_O3_LateFrameAdmitsHosts(t *testing.T) {
 		t.Run(fmt.Sprintf("%d listed at first", len(first)), func(t *testing.T) {
 			n := startNode(t, listener{Origins: first})
 			n.host(addr1, "a")
-			tr := n.transport(t)
-			tr.Policy.Match = coalesce.MatchOrigin
+			tr := n.matching(t, coalesce.MatchOrigin)
 			n.get(t, tr, "a", 200)
 			n.expectUnknownHost(t, tr, "b")
 			n.list(t, tr, "b")
@@ -158,8 +154,7 @@ func TestNode_O3_LateFrameAdmitsHosts(t *testing.T) {
 func TestNode_O3_LateFrameAdmitsWhoWaitsForDNS(t *testing.T) {
 	n := startNode(t)
 	n.host(addr1, "a", "b")
-	tr := n.transport(t)
-	tr.Policy.Match = coalesce.MatchOrigin
+	tr := n.matching(t, coalesce.MatchOrigin)
 	n.get(t, tr, "a", 200)
 
 	n.resolver.SetDelay(time.Hour)
@@ -210,8 +205,7 @@ func TestNode_O4_LongFrame(t *testing.T) {
 	first, last, beyond := names[1], names[127], names[128]
 	n := startNode(t, listener{Origins: names})
 	n.host(addr1, "a", beyond)
-	tr := n.transport(t)
-	tr.Policy.Match = coalesce.MatchOrigin
+	tr := n.matching(t, coalesce.MatchOrigin)
 	n.get(t, tr, "a", 200)
 	n.expectOriginSet(t, tr, names[:128]...)
 	for _, name := range []string{first, last, beyond} {
@@ -235,8 +229,7 @@ func TestNode_O3_MisdirectedHostLeavesTheSet(t *testing.T) {
 	n := startNode(t, listener{Origins: []string{"a", "b", "c"}, Misdirected: []string{full("b")}})
 	n.host(addr1, "a", "c")
 	n.host(addr2, "b")
-	tr := n.transport(t)
-	tr.Policy.Match = coalesce.MatchOrigin
+	tr := n.matching(t, coalesce.MatchOrigin)
 	n.get(t, tr, "a", 200)
 	n.expectOriginSet(t, tr, "a", "b", "c")
 	n.get(t, tr, "b", 200)
@@ -274,8 +267,7 @@ func TestNode_C8_FenceHoldsForWhoJoinedTheHandshake(t *testing.T) {
 			n := startNode(t, listener{Origins: []string{"a"}})
 			n.host(addr1, "a", "b")
 			for range 20 {
-				tr := n.transport(t)
-				tr.Policy.Match = match
+				tr := n.matching(t, match)
 				answers := make(chan error, 2)
 				get := func(name string) { // ends with the request
 					_, _, err := fetch(tr, http.MethodGet, n.url(name), "")

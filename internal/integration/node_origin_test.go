@@ -35,8 +35,7 @@ func expectCounts(t *testing.T, tr *transport.Transport, dials, shared uint64) {
 func TestNode_O7_ListedHostWithoutDNS(t *testing.T) {
 	n := startNode(t, listener{Origins: []string{"a", "b"}})
 	n.host(addr1, "a")
-	tr := n.transport(t)
-	tr.Policy.Match = coalesce.MatchOrigin
+	tr := n.matching(t, coalesce.MatchOrigin)
 	n.get(t, tr, "a", 200)
 	n.expectOriginSet(t, tr, "a", "b")
 	n.get(t, tr, "b", 200)
@@ -97,8 +96,7 @@ func TestNode_C9_ListedHostAtAnotherAddress(t *testing.T) {
 			n := startNode(t, listener{Origins: []string{"a", "b"}})
 			n.host(addr1, "a")
 			n.host(addr2, "b")
-			tr := n.transport(t)
-			tr.Policy.Match = tt.match
+			tr := n.matching(t, tt.match)
 			n.get(t, tr, "a", 200)
 			n.expectOriginSet(t, tr, "a", "b")
 			n.expectVerdict(t, tr, "b", tt.verdict)
@@ -120,8 +118,7 @@ func TestNode_C5_ListedHostThatIsNotCovered(t *testing.T) {
 			)
 			n.host(addr1, "a", "b")
 			n.host(addr2, "x")
-			tr := n.transport(t)
-			tr.Policy.Match = match
+			tr := n.matching(t, match)
 			n.get(t, tr, "a", 200)
 			n.expectOriginSet(t, tr, "a", "b", "x", "y")
 			n.get(t, tr, "b", 200)
@@ -191,8 +188,7 @@ func TestNode_O6_ConnectionWithTheSmallerSetIsGivenUp(t *testing.T) {
 		t.Run(match.String(), func(t *testing.T) {
 			n := startNode(t, listener{Origins: []string{"a", "b"}})
 			n.host(addr1, "a", "b", "c")
-			tr := n.transport(t)
-			tr.Policy.Match = match
+			tr := n.matching(t, match)
 			for _, name := range []string{"a", "b", "c"} {
 				n.get(t, tr, name, 200)
 			}

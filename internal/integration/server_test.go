@@ -19,6 +19,7 @@ import (
 	"testing"
 	"text/template"
 
+	"github.com/h2coalesce/h2coalesce/coalesce"
 	"github.com/h2coalesce/h2coalesce/internal/lab"
 	"github.com/h2coalesce/h2coalesce/transport"
 )
@@ -149,6 +150,13 @@ func (s *server) transport(t *testing.T) *transport.Transport {
 		Resolver: &s.resolver,
 	}
 	t.Cleanup(func() { _ = tr.Close() })
+	return tr
+}
+
+// matching is transport with a Policy that shares on such evidence.
+func (s *server) matching(t *testing.T, match coalesce.Match) *transport.Transport {
+	tr := s.transport(t)
+	tr.Policy.Match = match
 	return tr
 }
 
