@@ -16,6 +16,7 @@ import (
 type client struct {
 	*rig
 	http.RoundTripper
+	base    *http.Transport // which dials
 	nethttp bool
 }
 
@@ -24,16 +25,16 @@ const (
 	gone   = silent + 15*time.Second // when a silence for ever is known to be one
 )
 
-// each runs test with our transport, or with net/http's.
+// withClient runs test in a bubble with one or the other.
 func withClient(t *testing.T, nethttp bool, servers map[string]lab.Server, test func(client)) {
 	t.Helper()
 	bubble(t, servers, func(r *rig) {
-		c := client{r, r.tr, nethttp}
+		c := client{r, r.tr, r.tr.Base, nethttp}
 		if nethttp {
-			base := r.Transport()
-			base.HTTP2 = &http.HTTP2Config{SendPingTimeout: silent} // without, it never looks
-			defer base.CloseIdleConnections()
-			c.RoundTripper = base
+			c.base = r.Transport()
+			c.base.HTTP2 = &http.HTTP2Config{SendPingTimeout: silent} // without, it never looks
+			defer c.base.CloseIdleConnections()
+			c.RoundTripper = c.base
 		}
 		test(c)
 	})

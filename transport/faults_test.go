@@ -31,7 +31,7 @@ var allEnds = []end{
 // others.
 func TestP6_FaultsAtEveryPoint(t *testing.T) {
 	asked := []point{headers, halfSent}
-	answered := []point{answered, halfAnswer, allButEnd}
+	answered := []point{answering, halfAnswer, allButEnd}
 	for _, r := range []row{
 		// GET, POST, POST with key, POST kept, POST kept with key, POST not kept
 		{[]point{unread}, []end{cut}, "error error error error error error"},
