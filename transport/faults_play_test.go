@@ -52,8 +52,10 @@ func (c client) result(req *http.Request) answer {
 	if err != nil {
 		return answer{err: err}
 	}
-	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
+	if err == nil {
+		res.Body.Close() // an answer that broke off is over as it is
+	}
 	return answer{status: res.StatusCode, body: string(body), trailer: res.Trailer, err: err}
 }
 

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // A row tells what becomes of each kind of request when it is struck: the words
@@ -56,6 +58,7 @@ func TestP6_FaultsAtEveryPoint(t *testing.T) {
 // dialed.
 func TestP6_FaultsOfTheFirstRequest(t *testing.T) {
 	for _, r := range []row{
+		// Before SETTINGS, too, the request is on its way.
 		{[]point{handshake, settings, unread, headers}, []end{cut}, "error error error error error error"},
 		{[]point{unread, headers}, []end{goAwayBelow}, "again again again again/spent again/spent spent"},
 		// Such a server turns the client away.
@@ -69,19 +72,50 @@ func TestP6_FaultsOfTheFirstRequest(t *testing.T) {
 	}
 }
 
+// The connection ends before SETTINGS: what waited for them was not on its way,
+// and has one more dialed.
+func TestP6_WhoWaitsForSettingsIsServedElsewhere(t *testing.T) {
+	servers := plain()
+	s := servers["127.0.0.1"]
+	s.SettingsDelay = 2 * pause
+	servers["127.0.0.1"] = s
+	bubble(t, servers, func(r *rig) {
+		post := func(host string) func() (answer, time.Duration) {
+			defer synctest.Wait()
+			return r.start(r.request(r.t.Context(), http.MethodPost, host, strings.NewReader(upload)))
+		}
+		sent, waits := post("a.example.com"), post("b.example.com")
+		time.Sleep(pause)
+		r.Conns()[0].Cut()
+		if a, took := sent(); a.err == nil || took != pause {
+			t.Errorf("after %v: %+v, want that what was sent is lost", took, a)
+		}
+		if b, took := waits(); b.conn != "2" || b.err != nil || took != 3*pause {
+			t.Errorf("after %v: %+v, want an answer on connection 2 after %v", took, b, 3*pause)
+		}
+		if n := len(r.Record().Requests()); n != 1 {
+			t.Errorf("%d requests arrived, want one", n)
+		}
+	})
+}
+
 func (r row) run(t *testing.T, first bool) {
-	words := strings.Fields(r.want)
 	for _, at := range r.at {
 		for _, by := range r.by {
-			for i, k := range kinds {
-				if at == halfSent && k.method == http.MethodGet {
-					continue
-				}
-				t.Run(fmt.Sprintf("%v, %s, %s", at, by.name, k.name), func(t *testing.T) {
-					expect(t, words[i], func() *fault { return &fault{kind: k, point: at, end: by, first: first} })
-				})
-			}
+			r.runKinds(t, at, by, first)
 		}
+	}
+}
+
+func (r row) runKinds(t *testing.T, at point, by end, first bool) {
+	words := strings.Fields(r.want)
+	for i, k := range kinds {
+		if at == halfSent && k.method == http.MethodGet {
+			continue
+		}
+		t.Run(fmt.Sprintf("%v, %s, %s", at, by.name, k.name), func(t *testing.T) {
+			expect(t, words[i], func() *fault { return &fault{kind: k, point: at, end: by, first: first} })
+		})
 	}
 }
 

@@ -127,32 +127,39 @@ func TestP4_TheLimitFallsBelowWhatIsInUse(t *testing.T) {
 				limits := r.tr.Limits
 				limits.MaxConns = test.maxConns
 				r.tr.SetLimits(limits)
-				var held []func() (answer, time.Duration)
-				for range 4 {
-					held = append(held, r.hold("a.example.com"))
-				}
-				r.setMaxStreams(conn, 2)
-				next := r.start(r.request(r.t.Context(), http.MethodGet, "b.example.com", nil))
-				for range 3 {
-					sleep(time.Second)
-					h.release <- struct{}{}
-				}
-				synctest.Wait()
-				r.wantAnswer(next, test.next, test.after)
-				if c := r.ok("c.example.com"); c != "1" {
-					t.Errorf("with one stream of two in use, c went on connection %s", c)
-				}
-				sleep(time.Second)
-				close(h.release)
-				for _, wait := range held {
-					if a, _ := wait(); a.err != nil || a.conn != "1" || a.body != "body" {
-						t.Errorf("under way: %+v", a)
-					}
-				}
-				r.wantObeyed()
+				r.lowerTheLimit(conn, h, test.next, test.after)
 			})
 		})
 	}
+}
+
+// lowerTheLimit lowers it from four streams, all in use, to two. The next request
+// is to be answered on a connection, after so long.
+func (r *rig) lowerTheLimit(conn *lab.Conn, h *hold, nextConn string, after time.Duration) {
+	r.t.Helper()
+	var held []func() (answer, time.Duration)
+	for range 4 {
+		held = append(held, r.hold("a.example.com"))
+	}
+	r.setMaxStreams(conn, 2)
+	next := r.start(r.request(r.t.Context(), http.MethodGet, "b.example.com", nil))
+	for range 3 {
+		sleep(time.Second)
+		h.release <- struct{}{}
+	}
+	synctest.Wait()
+	r.wantAnswer(next, nextConn, after)
+	if c := r.ok("c.example.com"); c != "1" {
+		r.t.Errorf("with one stream of two in use, c went on connection %s", c)
+	}
+	sleep(time.Second)
+	close(h.release)
+	for _, wait := range held {
+		if a, _ := wait(); a.err != nil || a.conn != "1" || a.body != "body" {
+			r.t.Errorf("under way: %+v", a)
+		}
+	}
+	r.wantObeyed()
 }
 
 // P4: a limit that falls while requests are on their way has the server refuse
@@ -248,53 +255,55 @@ func TestP4_ALimitOfZero(t *testing.T) {
 // A caller who does not read an answer, and a server that does not read an
 // upload, hold up nobody else on the connection.
 func TestP4_ASlowReaderHoldsUpNobody(t *testing.T) {
-	big := strings.Repeat("0123456789abcdef", 8<<20/16)
-	for _, nethttp := range []bool{false, true} {
-		t.Run(pick(nethttp, "net/http", "ours"), func(t *testing.T) {
-			var read chan struct{}
-			handler := func(w http.ResponseWriter, q *http.Request) {
-				switch q.URL.Path {
-				case "/big":
-					io.WriteString(w, big)
-				case "/upload":
-					<-read
-					io.Copy(w, q.Body)
-				}
-			}
-			servers := map[string]lab.Server{"127.0.0.1": {Names: []string{"a.example.com"}, Handler: http.HandlerFunc(handler)}}
-			withClient(t, nethttp, servers, func(c client) {
-				read = make(chan struct{})
-				req := c.request(c.t.Context(), http.MethodGet, "a.example.com", nil)
-				req.URL.Path = "/big"
-				slow, err := c.RoundTrip(req)
-				if err != nil {
-					t.Fatal(err)
-				}
-				req = c.request(c.t.Context(), http.MethodPost, "a.example.com", strings.NewReader(big[:3<<20]))
-				req.URL.Path = "/upload"
-				upload := c.send(req)
-				synctest.Wait() // both have used up their windows
+	t.Run("ours", func(t *testing.T) { readSlowly(t, false) })
+	t.Run("net/http", func(t *testing.T) { readSlowly(t, true) })
+}
 
-				begun := time.Now()
-				for range 100 {
-					if a := c.get("a.example.com", "/")(); a.err != nil {
-						t.Fatal(a.err)
-					}
-				}
-				if took := time.Since(begun); took != 0 {
-					t.Errorf("the others took %v", took)
-				}
-				close(read)
-				if a := upload(); a.body != big[:3<<20] {
-					t.Errorf("%d bytes of the upload came back, %v", len(a.body), a.err)
-				}
-				body, err := io.ReadAll(slow.Body)
-				if slow.Body.Close(); err != nil || string(body) != big {
-					t.Errorf("%d bytes, %v", len(body), err)
-				}
-				c.wantHandshakes(1)
-				c.settled()
-			})
-		})
-	}
+func readSlowly(t *testing.T, nethttp bool) {
+	big := strings.Repeat("0123456789abcdef", 8<<20/16)
+	upload := big[:3<<20]
+	var read chan struct{}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		switch q.URL.Path {
+		case "/download":
+			io.WriteString(w, big)
+		case "/upload":
+			<-read
+			io.Copy(w, q.Body)
+		}
+	})
+	servers := map[string]lab.Server{"127.0.0.1": {Names: []string{"a.example.com"}, Handler: handler}}
+	withClient(t, nethttp, servers, func(c client) {
+		read = make(chan struct{})
+		get := c.request(c.t.Context(), http.MethodGet, "a.example.com", nil)
+		get.URL.Path = "/download"
+		slow, err := c.RoundTrip(get)
+		if err != nil {
+			t.Fatal(err)
+		}
+		post := c.request(c.t.Context(), http.MethodPost, "a.example.com", strings.NewReader(upload))
+		post.URL.Path = "/upload"
+		uploaded := c.send(post)
+		synctest.Wait() // both have used up their windows
+
+		begun := time.Now()
+		for range 100 {
+			if a := c.get("a.example.com", "/")(); a.err != nil {
+				t.Fatal(a.err)
+			}
+		}
+		if took := time.Since(begun); took != 0 {
+			t.Errorf("the others took %v", took)
+		}
+		close(read)
+		if a := uploaded(); a.body != upload {
+			t.Errorf("%d bytes of the upload came back, %v", len(a.body), a.err)
+		}
+		body, err := io.ReadAll(slow.Body)
+		if slow.Body.Close(); err != nil || string(body) != big {
+			t.Errorf("%d bytes, %v", len(body), err)
+		}
+		c.wantHandshakes(1)
+		c.settled()
+	})
 }
