@@ -21,11 +21,7 @@ func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != htt
 func newOutgoing(req *http.Request, keep int64) outgoing {
 	o := outgoing{req: req}
 	if hasBody(req) && req.GetBody == nil {
-		o.source = &source{
-			body:    req.Body,
-			keep:    0 < req.ContentLength && req.ContentLength <= keep,
-			reading: make(chan struct{}, 1),
-		}
+		o.source = newSource(req.Body, req.ContentLength, 0 < req.ContentLength && req.ContentLength <= keep)
 	}
 	return o
 }

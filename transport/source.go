@@ -1,8 +1,10 @@
 package transport
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 )
 
@@ -11,29 +13,37 @@ var errBodyClosed = errors.New("h2coalesce: read of a request body after it was 
 // source is a body that cannot be had twice. Each attempt reads it through a
 // view of its own, the next one after the last has been closed. It is never
 // read by two at once, and closed exactly once.
+//
+// An attempt may end while body.Read waits for the caller. Then a body that is
+// kept is read on beside the attempts: what that Read gets is the next one's.
+// Any other is lost.
 type source struct {
-	keep bool
+	body   io.ReadCloser
+	length int64 // as declared
+	keep   bool
 
-	// reading is full while body.Read runs, which may wait for the caller, and
-	// while the fields that follow are used.
-	reading chan struct{}
-	body    io.ReadCloser
-	kept    []byte // what has been read, if keep
-	err     error  // sticky
-
-	mu      sync.Mutex // guards the fields that follow; held briefly
-	current *view
-	read    bool // body.Read was called
-	inRead  bool // it has not returned
-	lost    bool // closed under a Read: what that would have got is gone
-	settled bool
+	mu      sync.Mutex // guards the fields that follow; not held while body is called
+	changed sync.Cond  // current changed, or body.Read returned
+	current *view      // the one that may read; nil between attempts
+	read    bool       // body.Read was called
+	reading bool       // it has not returned; then what follows len(kept) is its to write to
+	kept    []byte     // what it got, if keep
+	err     error      // sticky
+	lost    bool       // closed under a Read: what that would have got is gone
+	settled bool       // there will be no view after current
 	closed  bool
+}
+
+func newSource(body io.ReadCloser, length int64, keep bool) *source {
+	s := &source{body: body, length: length, keep: keep}
+	s.changed.L = &s.mu
+	return s
 }
 
 // view is the body of one attempt.
 type view struct {
 	source *source
-	offset int // into source.kept
+	offset int // into source.kept; guarded by source.mu
 	watch
 }
 
@@ -51,7 +61,7 @@ func (s *source) claim() bool {
 	if s.lost || s.read && !s.keep {
 		return false
 	}
-	s.current = nil
+	s.turnLocked(nil)
 	return true
 }
 
@@ -60,8 +70,16 @@ func (s *source) claim() bool {
 func (s *source) view() *view {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.current = &view{source: s}
-	return s.current
+	v := &view{source: s}
+	s.turnLocked(v)
+	return v
+}
+
+// turnLocked makes v the current view. A Read of the one before it returns, if
+// that waits in here.
+func (s *source) turnLocked(v *view) {
+	s.current = v
+	s.changed.Broadcast()
 }
 
 // settle lets the source be closed with its current view.
@@ -72,80 +90,126 @@ func (s *source) settle() {
 	s.closeIfDone()
 }
 
+// closeIfDone closes the caller's body if no attempt will read it any more,
+// under a Read if need be, as net/http does.
 func (s *source) closeIfDone() {
 	s.mu.Lock()
 	done := (s.lost || s.settled && s.current == nil) && !s.closed
 	s.closed = s.closed || done
+	aside := s.keep && s.reading
 	s.mu.Unlock()
-	if done {
+	switch {
+	case done && aside:
+		// Not every Close ends the Read: some wait for it, and nobody else is
+		// to. The goroutine ends with the Close.
+		go s.body.Close()
+	case done:
 		s.body.Close()
 	}
 }
 
-// begin reports whether v is still the current view, and if so notes that the
-// body is about to be read.
-func (s *source) begin(v *view, read bool) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.current != v {
-		return false
-	}
-	s.read = s.read || read
-	return true
-}
-
-func (s *source) setInRead(is bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.inRead = is
-}
-
-// Read reads what earlier attempts have read, then the caller's body. An
-// attempt that was given up while it read leaves what it got to the next one,
-// if the body is kept.
+// Read reads what earlier attempts have read, then the caller's body.
 func (v *view) Read(p []byte) (int, error) {
+	if v.source.keep {
+		return v.readKept(p)
+	}
+	return v.readThrough(p)
+}
+
+// readKept waits for the caller no longer than the attempt takes.
+func (v *view) readKept(p []byte) (int, error) {
 	s := v.source
-	s.reading <- struct{}{}
-	defer func() { <-s.reading }()
-	switch {
-	case !s.begin(v, false):
-		return 0, errBodyClosed
-	case v.offset < len(s.kept):
-		n := copy(p, s.kept[v.offset:])
-		v.offset += n
-		return n, nil
-	case s.err != nil:
-		return 0, s.err
-	case !s.begin(v, true):
-		return 0, errBodyClosed
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		switch {
+		case s.current != v:
+			return 0, errBodyClosed
+		case v.offset < len(s.kept) || len(p) == 0:
+			n := copy(p, s.kept[v.offset:])
+			v.offset += n
+			return n, nil
+		case s.err != nil:
+			v.sawRead(s.err)
+			return 0, s.err
+		case !s.reading:
+			s.read, s.reading = true, true
+			go s.fetch(s.roomLocked(len(p)))
+		}
+		s.changed.Wait()
 	}
-	s.setInRead(true)
+}
+
+// roomLocked returns room after kept for a Read of n bytes; for fewer where the
+// body should have ended. It takes room for the whole body once there is some.
+func (s *source) roomLocked(n int) []byte {
+	have := len(s.kept)
+	most := max(int(s.length)-have, 0) + bytes.MinRead
+	n = min(n, most)
+	if cap(s.kept)-have < n {
+		more := n + 1 // with one to see the end by
+		if have > 0 {
+			more = most
+		}
+		s.kept = slices.Grow(s.kept, more)
+	}
+	return s.kept[have:][:n]
+}
+
+// fetch reads the caller's body once. room is what follows s.kept. It ends with
+// the Read, which is to be ended by the body's Close when the request is over.
+func (s *source) fetch(room []byte) {
+	n, err := s.body.Read(room)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reading, s.err = false, err
+	s.kept = s.kept[:len(s.kept)+n]
+	s.changed.Broadcast()
+}
+
+// readThrough is for a body that is not kept. No view after v will read it.
+func (v *view) readThrough(p []byte) (int, error) {
+	s := v.source
+	if err := s.begin(v); err != nil {
+		return 0, err
+	}
 	n, err := s.body.Read(p)
-	s.setInRead(false)
-	s.err = err
 	v.sawRead(err)
-	if s.keep {
-		s.kept = append(s.kept, p[:n]...)
-		v.offset += n
-	}
-	if !s.begin(v, true) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reading, s.err = false, err
+	if s.current != v {
 		return 0, errBodyClosed
 	}
 	return n, err
 }
 
+// begin notes that v is about to read the caller's body, unless there is a
+// reason not to.
+func (s *source) begin(v *view) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.current != v || s.reading:
+		return errBodyClosed
+	case s.err != nil:
+		return s.err
+	}
+	s.read, s.reading = true, true
+	return nil
+}
+
 // Close ends the attempt's use of the body. If the attempt waits for the caller
 // to go on, and no other one will have the body, the stream has ended and its
 // server wants no more: the caller's body is closed, as net/http does, which
-// ends the wait. A body that is kept may be sent again, once the caller has gone
-// on.
+// ends the wait. If another one may have it, only the attempt's own wait ends.
 func (v *view) Close() error {
 	s := v.source
 	v.seesClose()
 	s.mu.Lock()
 	if s.current == v {
-		s.current = nil
-		s.lost = s.lost || s.inRead && !s.keep
+		s.turnLocked(nil)
+		s.lost = s.lost || s.reading && !s.keep
 	}
 	s.mu.Unlock()
 	s.closeIfDone()
