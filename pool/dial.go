@@ -56,9 +56,7 @@ func (p *Pool) dialLocked(w *waiter, addrs []netip.Addr, room int) {
 	if m := p.limits.MaxConns; m > 0 && p.total >= m {
 		p.starved.add(w)
 		h.crowded.remove(w)
-		if p.shortLocked() && !p.evictLocked() { // its Close, when it returns, makes the room
-			p.endUnwantedLocked()
-		}
+		p.makeRoomLocked()
 		return
 	}
 	d := &dial{host: h, addrs: addrs, begun: time.Now(), room: room}
@@ -68,6 +66,7 @@ func (p *Pool) dialLocked(w *waiter, addrs []netip.Addr, room int) {
 	h.count++
 	p.total++
 	p.crowdLocked(h)
+	p.makeRoomLocked() // this may have been meant for another one
 	p.stats.Dials++
 	for b := range d.buckets() {
 		p.dialing[b] = append(p.dialing[b], d)
@@ -129,6 +128,14 @@ func (p *Pool) wantedLocked(d *dial) {
 	if _, ok := p.unwanted[d]; ok {
 		delete(p.unwanted, d)
 		d.limit.Stop()
+	}
+}
+
+// makeRoomLocked gives up a connection for those who wait for room, or a dial. Its
+// end, when it comes, makes the room.
+func (p *Pool) makeRoomLocked() {
+	if p.shortLocked() && !p.evictLocked() {
+		p.endUnwantedLocked()
 	}
 }
 

@@ -85,6 +85,9 @@ type entry struct {
 	settled    bool   // the server's SETTINGS have arrived, or were given up on
 	stalled    bool   // and maxStreams has been 0 for long enough
 
+	heldAt uint64 // those behind this place in line are held back (see turn); 0: nobody
+	turns  int    // times that somebody was
+
 	refusals int  // times in a row that Conn.Reserve contradicted our count
 	refused  bool // until the backoff timer fires
 
@@ -122,9 +125,10 @@ func (e *entry) limit() int {
 	return n
 }
 
-// free reports whether the connection takes a request now.
-func (e *entry) free() bool {
-	return e.state == stateReady && !e.refused && e.streams < e.limit()
+// free reports whether the connection takes a request now whose place in line is
+// seq.
+func (e *entry) free(seq uint64) bool {
+	return e.state == stateReady && !e.refused && e.streams < e.limit() && (e.heldAt == 0 || seq <= e.heldAt)
 }
 
 // unusable is the error of requests that e was dialed for, and that it did not
@@ -142,7 +146,7 @@ func (e *entry) unusable() error {
 // freeForOthers reports whether the connection takes a request of another host
 // now. Its server's first word has to be heard, since that may be a fence: with
 // SETTINGS comes ORIGIN, if it comes at all (C8).
-func (e *entry) freeForOthers() bool { return e.settled && e.free() }
+func (e *entry) freeForOthers(seq uint64) bool { return e.settled && e.free(seq) }
 
 // excludedKept bounds the hosts that are remembered to have been answered 421 on
 // one connection.

@@ -42,7 +42,7 @@ func (p *Pool) considerLocked(w *waiter, addrs []netip.Addr) *consideration {
 			verdict: coalesce.Verdict{Conn: e.id, ConnHost: e.key.name, Reason: p.judgeLocked(w, e, &c.ask, now)},
 			unasked: p.unaskedLocked(w, e),
 			proven:  w.provenOn(e),
-			free:    e.freeForOthers() || e.key == w.key() && e.free(),
+			free:    e.freeForOthers(newcomer) || e.key == w.key() && e.free(newcomer),
 			placed:  h != nil && h.placed == e,
 		}
 		switch v := &x.verdict; {

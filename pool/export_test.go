@@ -95,7 +95,7 @@ func (p *Pool) checkConnsLocked() error {
 			return fmt.Errorf("connection %d drains with nothing under way", e.id)
 		case e.inIdle != (e.state == stateReady && e.streams == 0) && (e.settled && !e.refused || e.inIdle):
 			return fmt.Errorf("connection %d: idle %t, %v with %d streams", e.id, e.inIdle, e.state, e.streams)
-		case e.freeForOthers() && e.waiters.len() > 0:
+		case e.waiters.len() > 0 && e.freeForOthers(e.waiters.front().seq):
 			return fmt.Errorf("connection %d has a free stream and %d in line", e.id, e.waiters.len())
 		case e.inIdle && p.limits.IdleTimeout > 0 && e.idleArmed != p.limits.IdleTimeout:
 			return fmt.Errorf("connection %d is idle without a timer", e.id)
@@ -109,7 +109,7 @@ func (p *Pool) checkConnsLocked() error {
 			if w.done || !slices.Contains(w.registered, e) {
 				return fmt.Errorf("connection %d: a line with somebody who is not waiting", e.id)
 			}
-			if e.free() && w.host.key == e.key {
+			if e.free(w.seq) && w.host.key == e.key {
 				return fmt.Errorf("connection %d has a free stream and its own host in line", e.id)
 			}
 		}
@@ -213,16 +213,16 @@ func (p *Pool) missedLocked(w *waiter) *entry {
 	addrs, _ := p.addressesLocked(w.host.key, p.evidenceAge(), time.Now())
 	ask := w.ask(addrs)
 	for e := range p.conns {
-		if !e.free() || e.id == w.Avoid {
+		if !e.free(w.seq) || e.id == w.Avoid {
 			continue
 		}
 		if e.key == w.host.key {
 			return e
 		}
-		if p.memory.Len() > 0 {
+		if p.stats.Misdirected > 0 && p.cfg.MisdirectedTTL > 0 {
 			continue // what kept w off may have been forgotten since; that wakes nobody
 		}
-		if w.ownOnly() || !w.provenOn(e) || !e.freeForOthers() {
+		if w.ownOnly() || !w.provenOn(e) || !e.freeForOthers(w.seq) {
 			continue
 		}
 		if p.judgeLocked(w, e, &ask, time.Now()) == coalesce.ReasonShared {

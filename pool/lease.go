@@ -162,9 +162,9 @@ func (p *Pool) returnLocked(e *entry) {
 
 // handOutLocked gives e's free streams to those in line for them.
 func (p *Pool) handOutLocked(e *entry) {
-	for e.free() {
+	for {
 		w := e.next()
-		if w == nil {
+		if w == nil || !e.free(w.seq) {
 			return
 		}
 		if !p.handLocked(e, w) {

@@ -8,7 +8,10 @@ type Limits struct {
 	// MaxConns bounds the HTTP/2 connections in all, those being dialed or
 	// closed included. A request that needs another one then has the
 	// connection closed that has been idle for longest, or waits if none is
-	// idle.
+	// idle. Where it would wait behind hosts that are always busy, later
+	// requests are held back from one connection for a second at most, so that
+	// it may become idle: after the first second without room, and then ever
+	// more rarely, down to once a minute.
 	MaxConns int
 
 	// MaxConnsPerHost bounds the connections dialed for one host and port in

@@ -239,6 +239,21 @@ func TestP5_MaxConnsPerHostWithAvoid(t *testing.T) {
 	}, limits(pool.Limits{MaxConnsPerHost: 1}))
 }
 
+// P5: where the room made for one request goes to another that came first, more is
+// made.
+func TestP5_RoomTakenByAnEarlierRequest(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.apart("a.test", "b.test", "c.test")
+		r.get("a.test").end()
+		r.get("b.test").end()
+		r.conn(0).settings(0)
+		a := r.goGet("a.test") // waits for a stream, and when that is closed for MaxConnsPerHost
+		c := r.goGet("c.test")
+		time.Sleep(handshake)
+		wantServed(t, a, c)
+	}, limits(pool.Limits{MaxConns: 2, MaxConnsPerHost: 1}))
+}
+
 // A request that MaxConnsPerHost keeps from dialing takes nobody's connection,
 // though MaxConns kept it from dialing before.
 func TestP5_NoEvictionInVain(t *testing.T) {

@@ -65,6 +65,7 @@ type Pool struct {
 	waiting waitList  // every waiter
 	starved waitList  // those that only MaxConns keeps from dialing
 	queue   []*waiter // to be routed before mu is released, or sooner
+	turn    turn      // of those in starved
 	vacated []*host   // where MaxConnsPerHost may have room for those it keeps from dialing
 
 	total   int // connections that count against MaxConns: dialing, open, closing

@@ -9,6 +9,7 @@ import (
 // unlock routes what is in the queue and releases mu.
 func (p *Pool) unlock() {
 	p.routeQueueLocked()
+	p.turnLocked()
 	p.mu.Unlock()
 }
 
@@ -48,6 +49,7 @@ func (p *Pool) nextForRoomLocked() *waiter {
 	if m := p.limits.MaxConns; p.starved.len() > 0 && (m <= 0 || p.total < m) {
 		w := p.starved.front()
 		p.starved.remove(w)
+		p.roomCameLocked()
 		return w
 	}
 	return nil

@@ -17,12 +17,12 @@ const freshAnswer = 10 * time.Second
 // one that it has been placed on.
 func (p *Pool) openLocked(h *host, r *Request) (Lease, bool) {
 	for _, e := range h.own {
-		if e.free() && e.id != r.Avoid {
+		if e.free(newcomer) && e.id != r.Avoid {
 			return p.takeLocked(e, nil, r, coalesce.ReasonOwn), true
 		}
 	}
 	e := h.placed
-	if e == nil || r.ownOnly() || !e.free() {
+	if e == nil || r.ownOnly() || !e.free(newcomer) {
 		return Lease{}, false
 	}
 	pl, ok := p.standingLocked(h, e)
@@ -118,7 +118,7 @@ func (p *Pool) chooseLocked(w *waiter) choice {
 	for _, e := range w.host.own {
 		switch {
 		case e.id == w.Avoid:
-		case e.free():
+		case e.free(w.seq):
 			return choice{e: e, own: true}
 		default:
 			c.full(e, w)
@@ -131,7 +131,7 @@ func (p *Pool) chooseLocked(w *waiter) choice {
 		pl, ok := p.standingLocked(w.host, e)
 		switch {
 		case !ok || w.ProvenOnly && !pl.proven.Load():
-		case e.free():
+		case e.free(w.seq):
 			return choice{e: e}
 		default:
 			c.full(e, w)
@@ -159,7 +159,7 @@ func (p *Pool) chooseSharedLocked(w *waiter, c *choice) {
 				c.consult = e
 				return
 			}
-			if e.freeForOthers() {
+			if e.freeForOthers(w.seq) {
 				c.e = e
 				break
 			}
@@ -316,7 +316,7 @@ func (p *Pool) handLocked(e *entry, w *waiter) bool {
 	now := time.Now()
 	addrs, _ := p.addressesLocked(w.host.key, p.evidenceAge(), now)
 	ask := w.ask(addrs)
-	if !e.freeForOthers() || w.consulting || p.unaskedLocked(w, e) || !p.qualifiesLocked(w, e, &ask, now) {
+	if w.consulting || p.unaskedLocked(w, e) || !p.qualifiesLocked(w, e, &ask, now) {
 		return false
 	}
 	p.serveLocked(w, e, false)

@@ -67,7 +67,7 @@ func (p *Pool) retireForLocked(e, o *entry) bool {
 		return false
 	}
 	hosts := p.leavingLocked(e, o)
-	if !o.freeForOthers() || !o.hasRoomFor(hosts) {
+	if !o.freeForOthers(newcomer) || !o.hasRoomFor(hosts) {
 		return false
 	}
 	var unasked []string

@@ -1,0 +1,109 @@
+package pool
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+)
+
+const (
+	// turnWait is for how long no room must have come under MaxConns, while it is
+	// waited for, before newcomers are held back from a connection; twice as long
+	// each time that this was in vain, up to maxTurnWait.
+	turnWait    = time.Second
+	maxTurnWait = time.Minute
+	// turnFor is for how long they are held back.
+	turnFor = time.Second
+)
+
+// newcomer is the place in line of a request that does not stand in it.
+const newcomer = math.MaxUint64
+
+// turn is how those who wait for room under MaxConns get theirs though no
+// connection is ever idle (P5): the requests of a host that is always busy would
+// pass them by without end. So whoever came later than the first of them is held
+// back from one connection. When that has become idle it makes room. A download may
+// keep it from that, so it is let go again soon, and next time it is another
+// connection's turn.
+type turn struct {
+	w     *waiter     // the one who waits for room
+	e     *entry      // the connection that is to become idle; nil if there is none
+	vain  int         // times in a row that it did not
+	timer *time.Timer // nil if nobody waits for room
+}
+
+// turnLocked sees to it that those who wait for room do not wait for ever, and that
+// newcomers are not held back for nothing.
+func (p *Pool) turnLocked() {
+	t := &p.turn
+	if t.e != nil && !p.starved.has(t.w) {
+		p.endTurnLocked()
+	}
+	switch waited := p.starved.len() > 0; {
+	case waited && t.timer == nil:
+		p.roomCameLocked()
+	case !waited && t.timer != nil:
+		t.timer.Stop()
+		t.timer = nil
+	}
+}
+
+// roomCameLocked begins the wait for room anew.
+func (p *Pool) roomCameLocked() {
+	p.turn.vain = 0
+	p.armTurnLocked(turnWait)
+}
+
+func (p *Pool) armTurnLocked(d time.Duration) {
+	if p.turn.timer != nil {
+		p.turn.timer.Stop()
+	}
+	p.turn.timer = time.AfterFunc(d, p.turnFired)
+}
+
+func (p *Pool) turnFired() {
+	p.mu.Lock()
+	defer p.unlock()
+	t := &p.turn
+	if t.e != nil {
+		t.vain++
+		p.armTurnLocked(min(turnWait<<min(t.vain, 16), maxTurnWait))
+		p.endTurnLocked()
+		return
+	}
+	p.armTurnLocked(turnFor)
+	w, e := p.nextTurnLocked()
+	if w != nil && e != nil {
+		t.w, t.e = w, e
+		e.heldAt = w.seq
+		e.turns++
+	}
+}
+
+// endTurnLocked lets those in who were held back.
+func (p *Pool) endTurnLocked() {
+	e := p.turn.e
+	p.turn.w, p.turn.e = nil, nil
+	e.heldAt = 0
+	p.freedLocked(e)
+}
+
+// nextTurnLocked returns whose turn it is and at which connection: the one that has
+// been tried least often, and has the fewest requests to wait for. Those who are in
+// line for a stream as well get their turn there.
+func (p *Pool) nextTurnLocked() (w *waiter, e *entry) {
+	for s := range p.starved.all() {
+		if !slices.ContainsFunc(s.registered, func(e *entry) bool { return e.limit() > 0 }) {
+			w = s
+			break
+		}
+	}
+	for c := range p.conns {
+		if c.state == stateReady && (e == nil || cmp.Or(
+			cmp.Compare(c.turns, e.turns), cmp.Compare(c.streams, e.streams), cmp.Compare(c.id, e.id)) < 0) {
+			e = c
+		}
+	}
+	return w, e
+}
