@@ -59,6 +59,7 @@ type choice struct {
 	consult *entry // the caller's code has to be asked about it first
 
 	settling bool // one that qualifies is expected to have room before another could be dialed
+	stalling bool // one that qualifies takes no streams for a while; another one would fare no better
 	streams  int  // the limit of one that qualifies but is full; 0 if there is none
 }
 
@@ -69,7 +70,7 @@ func (c *choice) full(e *entry, w *waiter) {
 	case !e.settled:
 		c.settling = true
 	case e.limit() == 0 && !e.stalled && e.servesLike(w):
-		c.settling = true // RFC 9113 §6.5.2: for a short time
+		c.stalling = true // RFC 9113 §6.5.2: for a short time
 	case e.refused && e.refusals <= refusalPatience: // the engine lags behind
 		c.settling = true
 	}
@@ -95,7 +96,7 @@ func (p *Pool) chooseAgainLocked(w *waiter) choice {
 			e.waiters.remove(w)
 		}
 	}
-	c.settling = c.settling || w.stalled() > 1 // a third one would fare no better
+	c.stalling = c.stalling || w.stalled() > 1
 	return c
 }
 
@@ -272,7 +273,7 @@ func (p *Pool) mustDialLocked(w *waiter) (addrs []netip.Addr, room int, must boo
 		return nil, 0, false
 	}
 	p.leaveLookupLocked(w) // another request's has answered
-	return addrs, c.streams, !p.joinLocked(w, addrs, c.streams) && !rests
+	return addrs, c.streams, !c.stalling && !p.joinLocked(w, addrs, c.streams) && !rests
 }
 
 // serveLocked leases a stream of e, which qualifies for w and is free, to w.

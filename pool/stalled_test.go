@@ -3,6 +3,7 @@ package pool_test
 import (
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/h2coalesce/h2coalesce/coalesce"
@@ -88,6 +89,30 @@ func TestP4_ALimitOfZeroAtMaxConns(t *testing.T) {
 		time.Sleep(time.Second + handshake)
 		wantServed(t, a)
 	}, one)
+}
+
+// P4: meanwhile another host's open connection is looked for, though where the host
+// is has to be looked up again for that.
+func TestP4_ALimitOfZeroBesideAnotherConnection(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.host(leaf("a.test", "c.test"), addr1, "a.test", "c.test")
+		r.host(leaf("b.test", "c.test"), addr1, "b.test")
+		r.maxStreams = 1
+		r.get("a.test").end()
+		first := r.get("c.test")
+		b := r.get("b.test")
+		r.dialErr["c.test"] = errRefused // after which the look-up is forgotten
+		second := r.goGet("c.test")
+		time.Sleep(handshake + time.Second) // the host's rest
+		synctest.Wait()
+		second.cancel(nil)
+		r.conn(0).settings(0)
+		b.end()
+		if c := r.get("c.test"); c.lease.ID() != 2 || c.took != 0 {
+			t.Errorf("on connection %d after %v", c.lease.ID(), c.took)
+		}
+		first.end()
+	})
 }
 
 // P4: a connection whose server takes no streams for now is not waited for by a
