@@ -103,9 +103,10 @@ func TestP4_ALimitOfZeroBesideAnotherConnection(t *testing.T) {
 		b := r.get("b.test")
 		r.dialErr["c.test"] = errRefused // after which the look-up is forgotten
 		second := r.goGet("c.test")
-		time.Sleep(handshake + time.Second) // the host's rest
+		time.Sleep(handshake)
 		synctest.Wait()
 		second.cancel(nil)
+		time.Sleep(time.Second) // the host's rest
 		r.conn(0).settings(0)
 		b.end()
 		if c := r.get("c.test"); c.lease.ID() != 2 || c.took != 0 {
