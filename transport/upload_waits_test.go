@@ -113,16 +113,13 @@ func cutsUploads(end func(http.ResponseWriter, *lab.Conn, uint32)) (servers map[
 	}}, again
 }
 
-func reset(code http2.ErrCode) func(http.ResponseWriter, *lab.Conn, uint32) {
-	return func(_ http.ResponseWriter, c *lab.Conn, stream uint32) { c.Reset(stream, code) }
-}
-
 // The stream of an upload may end while its writer takes its time. If the body is
 // kept, the request goes on at once: it is sent again, or it fails and the body is
 // closed.
 func TestP6_AKeptUploadThatWaitsIsLetGo(t *testing.T) {
-	goAway := func(_ http.ResponseWriter, c *lab.Conn, stream uint32) { c.GoAway(stream-2, http2.ErrCodeNo) }
-	cut := func(_ http.ResponseWriter, c *lab.Conn, _ uint32) { c.Cut() }
+	by := func(e end) func(http.ResponseWriter, *lab.Conn, uint32) {
+		return func(_ http.ResponseWriter, c *lab.Conn, stream uint32) { e.act(c, stream) }
+	}
 	misdirected := func(w http.ResponseWriter, _ *lab.Conn, _ uint32) { w.WriteHeader(http.StatusMisdirectedRequest) }
 	for _, test := range []struct {
 		name   string
@@ -131,14 +128,14 @@ func TestP6_AKeptUploadThatWaitsIsLetGo(t *testing.T) {
 		again  bool
 		conns  int // in the end, with one more request; the engine leaves one that says PROTOCOL_ERROR
 	}{
-		{"REFUSED_STREAM", "POST", reset(http2.ErrCodeRefusedStream), true, 1},
-		{"CANCEL", "POST", reset(http2.ErrCodeCancel), false, 1},
-		{"CANCEL of a GET", "GET", reset(http2.ErrCodeCancel), false, 1},
-		{"PROTOCOL_ERROR", "POST", reset(http2.ErrCodeProtocol), false, 2},
-		{"PROTOCOL_ERROR of a GET", "GET", reset(http2.ErrCodeProtocol), true, 2},
-		{"connection cut", "POST", cut, false, 2},
-		{"connection of a GET cut", "GET", cut, false, 2},
-		{"GOAWAY", "POST", goAway, true, 2},
+		{"REFUSED_STREAM", "POST", by(refused), true, 1},
+		{"CANCEL", "POST", by(canceledByIt), false, 1},
+		{"CANCEL of a GET", "GET", by(canceledByIt), false, 1},
+		{"PROTOCOL_ERROR", "POST", by(protocolError), false, 2},
+		{"PROTOCOL_ERROR of a GET", "GET", by(protocolError), true, 2},
+		{"connection cut", "POST", by(cut), false, 2},
+		{"connection of a GET cut", "GET", by(cut), false, 2},
+		{"GOAWAY", "POST", by(goAwayBelow), true, 2},
 		{"421", "POST", misdirected, true, 2}, // M6
 	} {
 		t.Run(test.name, func(t *testing.T) {
