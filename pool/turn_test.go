@@ -14,14 +14,15 @@ import (
 // leave its connection no idle moment.
 type traffic struct {
 	rig   *rig
+	host  string
 	calls []*call
 	ends  sync.WaitGroup
 }
 
 // goOn has it last d longer.
-func (tr *traffic) goOn(host string, d time.Duration) {
+func (tr *traffic) goOn(d time.Duration) {
 	for range d / (100 * time.Millisecond) {
-		c := tr.rig.goGet(host)
+		c := tr.rig.goGet(tr.host)
 		tr.calls = append(tr.calls, c)
 		tr.ends.Go(func() {
 			<-c.done
@@ -30,6 +31,15 @@ func (tr *traffic) goOn(host string, d time.Duration) {
 		})
 		time.Sleep(100 * time.Millisecond)
 	}
+}
+
+// wantTurn demands that c is served while the traffic lasts for d, and ends both.
+func (tr *traffic) wantTurn(t *testing.T, c *call, d time.Duration) {
+	t.Helper()
+	tr.goOn(d)
+	wantServed(t, c)
+	c.end()
+	tr.ends.Wait()
 }
 
 // slowest returns how long the request waited that waited longest.
@@ -46,18 +56,18 @@ func (tr *traffic) slowest() (d time.Duration) {
 func TestP5_ABusyHostGivesOthersTheirTurn(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.apart("a.test", "b.test")
-		a, b := traffic{rig: r}, traffic{rig: r}
-		a.goOn("a.test", time.Second)
+		a, b := traffic{rig: r, host: "a.test"}, traffic{rig: r, host: "b.test"}
+		a.goOn(time.Second)
 		waits := r.goGet("b.test")
-		a.goOn("a.test", 2*time.Second)
+		a.goOn(2 * time.Second)
 		wantServed(t, waits)
 		if want := time.Second + 200*time.Millisecond + handshake; waits.took > want {
 			t.Errorf("b waited for %v, want %v", waits.took, want)
 		}
 		r.check()
-		b.goOn("b.test", 100*time.Millisecond)
+		b.goOn(100 * time.Millisecond)
 		waits.end()
-		b.goOn("b.test", 3*time.Second) // a's are in line meanwhile
+		b.goOn(3 * time.Second) // a's are in line meanwhile
 		if d := a.slowest(); d > 3*time.Second {
 			t.Errorf("a request of the busy host waited for %v", d)
 		}
@@ -74,22 +84,21 @@ func TestP5_ABusyHostGivesOthersTheirTurn(t *testing.T) {
 func TestP5_ABusyHostGivesARetryItsTurn(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.shared("a.test", "b.test")
-		var a traffic
-		a.rig = r
-		a.goOn("a.test", time.Second)
+		a := traffic{rig: r, host: "a.test"}
+		a.goOn(time.Second)
 		b := r.get("b.test")
 		b.lease.Misdirected()
 		b.end()
 		q := own("b.test")
 		q.Avoid = b.lease.ID()
 		retry := r.goDo(q)
-		a.goOn("a.test", 2*time.Second)
+		a.goOn(2 * time.Second)
 		wantServed(t, retry)
 		if retry.lease.ID() != 2 {
 			t.Errorf("on connection %d", retry.lease.ID())
 		}
 		retry.end()
-		a.slowest()
+		a.ends.Wait()
 	}, one)
 }
 
@@ -133,15 +142,12 @@ func TestP5_TheNextTurnComesAsSoon(t *testing.T) {
 		given := r.goGet("b.test")
 		time.Sleep(time.Minute)
 		given.cancel(nil)
-		a := traffic{rig: r}
-		a.goOn("a.test", 100*time.Millisecond)
+		a := traffic{rig: r, host: "a.test"}
+		a.goOn(100 * time.Millisecond)
 		b := r.goGet("b.test")
-		a.goOn("a.test", 2500*time.Millisecond) // the first turn is in vain
+		a.goOn(2500 * time.Millisecond) // the first turn is in vain
 		long.end()
-		a.goOn("a.test", 3*time.Second) // but not the second
-		wantServed(t, b)
-		b.end()
-		a.slowest()
+		a.wantTurn(t, b, 3*time.Second) // but not the second
 	}, one)
 }
 
@@ -154,13 +160,10 @@ func TestP5_TheNextInLineHasItsTurnAsSoon(t *testing.T) {
 		time.Sleep(time.Minute)
 		long.end()
 		<-first.done
-		b := traffic{rig: r}
-		b.goOn("b.test", 100*time.Millisecond)
+		b := traffic{rig: r, host: "b.test"}
+		b.goOn(100 * time.Millisecond)
 		first.end()
-		b.goOn("b.test", 2*time.Second)
-		wantServed(t, c)
-		c.end()
-		b.slowest()
+		b.wantTurn(t, c, 2*time.Second)
 	}, one)
 }
 
@@ -169,8 +172,8 @@ func TestP5_NoTurnWhereRoomComes(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		hosts := names("h%d.test", 20)
 		r.apart(append(hosts, "a.test")...)
-		a := traffic{rig: r}
-		a.goOn("a.test", 100*time.Millisecond)
+		a := traffic{rig: r, host: "a.test"}
+		a.goOn(100 * time.Millisecond)
 		var ends sync.WaitGroup
 		for _, c := range r.goGetAll(hosts...) {
 			ends.Go(func() {
@@ -179,7 +182,7 @@ func TestP5_NoTurnWhereRoomComes(t *testing.T) {
 				c.end()
 			})
 		}
-		a.goOn("a.test", 12*time.Second)
+		a.goOn(12 * time.Second)
 		ends.Wait()
 		if d := a.slowest(); d > handshake {
 			t.Errorf("held back for %v", d)
@@ -194,13 +197,10 @@ func TestP5_ATurnForThoseWithoutStreams(t *testing.T) {
 		r.apart("a.test", "b.test")
 		r.get("a.test")
 		r.conn(0).settings(0)
-		b := traffic{rig: r}
-		b.goOn("b.test", time.Second)
+		b := traffic{rig: r, host: "b.test"}
+		b.goOn(time.Second)
 		a := r.goGet("a.test")
-		b.goOn("b.test", 8*time.Second)
-		wantServed(t, a)
-		a.end()
-		b.slowest()
+		b.wantTurn(t, a, 8*time.Second)
 	}, limits(pool.Limits{MaxConns: 2}))
 }
 
@@ -210,14 +210,14 @@ func TestP5_EachConnectionHasItsTurn(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.apart("a.test", "b.test", "c.test")
 		r.get("b.test") // one stream, less than a has
-		a := traffic{rig: r}
-		a.goOn("a.test", time.Second)
+		a := traffic{rig: r, host: "a.test"}
+		a.goOn(time.Second)
 		c := r.goGet("c.test")
-		a.goOn("a.test", 5*time.Second)
+		a.goOn(5 * time.Second)
 		wantServed(t, c)
 		wantOpen(t, r, "b.test", "c.test")
 		c.end()
-		a.slowest()
+		a.ends.Wait()
 	}, limits(pool.Limits{MaxConns: 2}))
 }
 
@@ -228,16 +228,16 @@ func TestP5_TheLeastBusyHasTheFirstTurn(t *testing.T) {
 		for range 5 {
 			r.get("b.test")
 		}
-		a := traffic{rig: r}
-		a.goOn("a.test", time.Second)
+		a := traffic{rig: r, host: "a.test"}
+		a.goOn(time.Second)
 		c := r.goGet("c.test")
-		a.goOn("a.test", 2*time.Second)
+		a.goOn(2 * time.Second)
 		wantServed(t, c)
 		if want := time.Second + 200*time.Millisecond + handshake; c.took > want {
 			t.Errorf("waited for %v, want %v", c.took, want)
 		}
 		c.end()
-		a.slowest()
+		a.ends.Wait()
 	}, limits(pool.Limits{MaxConns: 2}))
 }
 
