@@ -53,7 +53,8 @@ func (p *Pool) dialLocked(w *waiter, addrs []netip.Addr, room int) {
 		p.drainAvoidedLocked(w)
 		return
 	}
-	if m := p.limits.MaxConns; m > 0 && p.total >= m {
+	if m := p.limits.MaxConns; m > 0 && (p.total >= m || p.starved.before(w)) {
+		w.addrs = addrs
 		p.starved.add(w)
 		h.crowded.remove(w)
 		p.makeRoomLocked()
@@ -65,13 +66,14 @@ func (p *Pool) dialLocked(w *waiter, addrs []netip.Addr, room int) {
 	h.dials = append(h.dials, d)
 	h.count++
 	p.total++
-	p.crowdLocked(h)
-	p.makeRoomLocked() // this may have been meant for another one
 	p.stats.Dials++
 	for b := range d.buckets() {
 		p.dialing[b] = append(p.dialing[b], d)
 	}
 	p.waitForLocked(w, d)
+	p.gatherLocked(d)
+	p.crowdLocked(h)
+	p.makeRoomLocked() // this may have been meant for another one
 
 	// The dial is not w's alone: others may come to wait for it, and it is of
 	// use to requests yet to come, as in net/http. So only Close and

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/h2coalesce/h2coalesce/coalesce"
@@ -9,7 +10,7 @@ import (
 
 // joinLocked lets w wait for a dial under way: one of its own host, or one of
 // another host to the same address, whose connection it may then share (P2).
-func (p *Pool) joinLocked(w *waiter, addrs []netip.Addr, room int) bool {
+func (p *Pool) joinLocked(w *waiter, addrs []netip.Addr) bool {
 	for _, d := range w.host.dials {
 		if d.takes() {
 			p.waitForLocked(w, d)
@@ -26,6 +27,20 @@ func (p *Pool) joinLocked(w *waiter, addrs []netip.Addr, room int) bool {
 	p.waitForLocked(w, d)
 	w.joinTimer = time.AfterFunc(p.cfg.Policy.JoinWaitOrDefault(), func() { p.joinExpired(w, d) })
 	return true
+}
+
+// gatherLocked has those who wait for room wait for d instead, which has begun, if
+// they may: no connection is to be closed, and none dialed, for them.
+func (p *Pool) gatherLocked(d *dial) {
+	var ws []*waiter
+	for w := range p.starved.all() {
+		if w.host == d.host || slices.ContainsFunc(w.addrs, func(a netip.Addr) bool { return slices.Contains(d.addrs, a) }) {
+			ws = append(ws, w)
+		}
+	}
+	for _, w := range ws {
+		p.joinLocked(w, w.addrs)
+	}
 }
 
 // joinsLocked reports whether w may wait for another host's handshake at all.

@@ -273,7 +273,7 @@ func (p *Pool) mustDialLocked(w *waiter) (addrs []netip.Addr, room int, must boo
 		return nil, 0, false
 	}
 	p.leaveLookupLocked(w) // another request's has answered
-	return addrs, c.streams, !c.stalling && !p.joinLocked(w, addrs, c.streams) && !rests
+	return addrs, c.streams, !c.stalling && !p.joinLocked(w, addrs) && !rests
 }
 
 // serveLocked leases a stream of e, which qualifies for w and is free, to w.

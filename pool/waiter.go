@@ -20,13 +20,14 @@ type waiter struct {
 	ch   chan message // capacity 1
 	done bool         // a lease or an error was sent, or nobody receives any more
 
-	lookup    *lookup     // the look-up it waits for
-	dial      *dial       // the handshake it waits for
-	joinTimer *time.Timer // bounds the wait for another host's handshake
-	noJoin    bool        // it has waited for another host's handshake already
-	came      *entry      // the connection that it waited for, once dialed
-	looked    bool        // a look-up has answered since it began to wait
-	queued    bool        // it is in Pool.queue
+	lookup    *lookup      // the look-up it waits for
+	dial      *dial        // the handshake it waits for
+	joinTimer *time.Timer  // bounds the wait for another host's handshake
+	noJoin    bool         // it has waited for another host's handshake already
+	came      *entry       // the connection that it waited for, once dialed
+	looked    bool         // a look-up has answered since it began to wait
+	addrs     []netip.Addr // that would be dialed for it, were there room
+	queued    bool         // it is in Pool.queue
 
 	consulting bool                       // its goroutine asks the caller's code about a connection
 	answers    map[uint64]coalesce.Reason // what that code said, by connection

@@ -55,6 +55,12 @@ func (l *waitList) place(w *waiter) (int, bool) {
 	return slices.BinarySearchFunc(l.slots, w.seq, func(s slot, seq uint64) int { return cmp.Compare(s.seq, seq) })
 }
 
+// before reports whether somebody in the line comes before w.
+func (l *waitList) before(w *waiter) bool {
+	first := l.front()
+	return first != nil && first.seq < w.seq
+}
+
 func (l *waitList) has(w *waiter) bool {
 	i, found := l.place(w)
 	return found && l.slots[i].w != nil
