@@ -166,6 +166,7 @@ func (p *Pool) SetLimits(l Limits) {
 	p.mu.Lock()
 	defer p.unlock()
 	p.limits = l
+	p.turnLocked() // or those held back would have connections dialed
 	for e := range p.conns {
 		p.expireLocked(e)
 		if e.state == stateReady {

@@ -31,13 +31,14 @@ type turn struct {
 	e     *entry      // the connection that is to become idle; nil if there is none
 	vain  int         // times in a row that it did not
 	timer *time.Timer // nil if nobody waits for room
+	armed int         // times that the timer was set
 }
 
 // turnLocked sees to it that those who wait for room do not wait for ever, and that
 // newcomers are not held back for nothing.
 func (p *Pool) turnLocked() {
 	t := &p.turn
-	if t.e != nil && !p.starved.has(t.w) {
+	if t.e != nil && (!p.starved.has(t.w) || p.roomLocked() > 0) {
 		p.endTurnLocked()
 	}
 	switch waited := p.starved.len() > 0; {
@@ -49,23 +50,30 @@ func (p *Pool) turnLocked() {
 	}
 }
 
-// roomCameLocked begins the wait for room anew.
+// roomCameLocked begins the wait for room anew, but makes no turn longer.
 func (p *Pool) roomCameLocked() {
 	p.turn.vain = 0
-	p.armTurnLocked(turnWait)
+	if p.turn.e == nil {
+		p.armTurnLocked(turnWait)
+	}
 }
 
 func (p *Pool) armTurnLocked(d time.Duration) {
 	if p.turn.timer != nil {
 		p.turn.timer.Stop()
 	}
-	p.turn.timer = time.AfterFunc(d, p.turnFired)
+	p.turn.armed++
+	armed := p.turn.armed
+	p.turn.timer = time.AfterFunc(d, func() { p.turnFired(armed) })
 }
 
-func (p *Pool) turnFired() {
+func (p *Pool) turnFired(armed int) {
 	p.mu.Lock()
 	defer p.unlock()
 	t := &p.turn
+	if t.armed != armed {
+		return // room came while it was called
+	}
 	if t.e != nil {
 		t.vain++
 		p.armTurnLocked(min(turnWait<<min(t.vain, 16), maxTurnWait))
@@ -74,11 +82,12 @@ func (p *Pool) turnFired() {
 	}
 	p.armTurnLocked(turnFor)
 	w, e := p.nextTurnLocked()
-	if w != nil && e != nil {
-		t.w, t.e = w, e
-		e.heldAt = w.seq
-		e.turns++
+	if w == nil || e == nil || p.roomLocked() > 0 {
+		return
 	}
+	t.w, t.e = w, e
+	e.heldAt = w.seq
+	e.turns++
 }
 
 // endTurnLocked lets those in who were held back.
@@ -87,6 +96,7 @@ func (p *Pool) endTurnLocked() {
 	p.turn.w, p.turn.e = nil, nil
 	e.heldAt = 0
 	p.freedLocked(e)
+	p.routeQueueLocked() // what that has brought about
 }
 
 // nextTurnLocked returns whose turn it is and at which connection: the one that has

@@ -342,6 +342,83 @@ func TestP5_TheTurnKeepsTheLinesOrder(t *testing.T) {
 	}, one)
 }
 
+// P5: nobody is held back while a connection is being closed, which makes the room.
+func TestP5_NoTurnWhileOneIsClosed(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.apart("a.test", "b.test", "c.test")
+		r.closing = 3 * time.Second
+		r.get("b.test").end()
+		a := traffic{rig: r, host: "a.test"}
+		a.goOn(time.Second)
+		c := r.goGet("c.test") // b's is closed for it
+		a.goOn(4 * time.Second)
+		wantServed(t, c)
+		if d := a.slowest(); d > handshake {
+			t.Errorf("held back for %v", d)
+		}
+		c.end()
+	}, limits(pool.Limits{MaxConns: 2}))
+}
+
+// P5: no connection is dialed for those who were held back where SetLimits has ended
+// the reason.
+func TestP5_SetLimitsEndsTheTurnFirst(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.apart("a.test", "b.test")
+		r.get("a.test")
+		b := r.goGet("b.test")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		calls := r.goGetAll("a.test", "a.test")
+		wantWaiting(t, calls...)
+		r.SetLimits(pool.Limits{MaxConns: 3})
+		wantServed(t, calls...)
+		time.Sleep(handshake)
+		wantServed(t, b)
+		r.wantDials(2)
+	}, one)
+}
+
+// P5: room that comes for somebody else meanwhile makes a turn no longer.
+func TestP5_ATurnLastsASecondAtMost(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.apart("a.test", "b.test", "c.test", "d.test")
+		r.get("b.test") // b's has the first turn
+		r.conn(0).settings(2)
+		r.set(func() { r.maxStreams = 1 })
+		r.get("a.test")
+		d := r.get("d.test")
+		a := r.goGet("a.test") // before c, and in line for a stream as well
+		c := r.goGet("c.test")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		b := r.goGet("b.test")
+		wantWaiting(t, a, b, c)
+		time.Sleep(900 * time.Millisecond)
+		d.conn().die()
+		time.Sleep(100 * time.Millisecond)
+		wantServed(t, a, b)
+		wantWaiting(t, c)
+	}, limits(pool.Limits{MaxConns: 3}))
+}
+
+// P5: room that comes in the very moment in which a turn would begin is room.
+func TestP5_RoomAtTheLastMoment(t *testing.T) {
+	for range 200 {
+		bubble(t, func(t *testing.T, r *rig) {
+			r.apart("a.test", "b.test", "c.test", "d.test")
+			r.get("a.test")
+			d := r.get("d.test")
+			b, c := r.goGet("b.test"), r.goGet("c.test")
+			time.Sleep(time.Second)
+			d.conn().die()
+			time.Sleep(handshake)
+			wantServed(t, b, r.goGet("a.test"))
+			wantWaiting(t, c)
+		}, limits(pool.Limits{MaxConns: 2}))
+	}
+}
+
 // Pool.Close ends the wait for a turn.
 func TestP5_CloseDuringATurn(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
