@@ -53,7 +53,7 @@ func (p *Pool) dialLocked(w *waiter, addrs []netip.Addr, room int) {
 		p.drainAvoidedLocked(w)
 		return
 	}
-	if m := p.limits.MaxConns; m > 0 && (p.total >= m || p.starved.before(w)) {
+	if m := p.limits.MaxConns; m > 0 && (p.total >= m || p.turn.next != w && p.starved.before(w)) {
 		w.addrs = addrs
 		p.starved.add(w)
 		h.crowded.remove(w)
@@ -252,7 +252,7 @@ func (p *Pool) dialFailedLocked(d *dial, err error) {
 		case w.host != d.host:
 			w.noJoin = true
 			p.queueLocked(w)
-		case len(w.registered) > 0 && !p.closed:
+		case w.hopes() && !p.closed:
 			p.restLocked(w.host) // a connection that is merely full will do
 		default:
 			p.tellLocked(w, err, told)

@@ -106,6 +106,7 @@ type entry struct {
 
 	idleTimer, ageTimer, settleTimer, refusalTimer *time.Timer
 	idleArmed                                      time.Duration // IdleTimeout that idleTimer was set for; 0: not set
+	settleArmed                                    int           // times that settleTimer was set
 }
 
 // hostKey returns the key of another host in e's partition and at its port.

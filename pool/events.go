@@ -87,29 +87,32 @@ func (p *Pool) armSettleLocked(e *entry) {
 	if e.settleTimer != nil {
 		e.settleTimer.Stop()
 	}
+	e.settleArmed++
+	wait, armed := settleWait, e.settleArmed
 	switch {
 	case !e.settled:
-		e.settleTimer = time.AfterFunc(settleWait, func() { p.unsettled(e) })
 	case e.maxStreams == 0:
-		wait := min(settleWait<<min(p.hosts[e.key].stalls, 16), maxStallWait)
-		e.settleTimer = time.AfterFunc(wait, func() { p.unsettled(e) })
+		wait = min(settleWait<<min(p.hosts[e.key].stalls, 16), maxStallWait)
 	default:
 		p.hosts[e.key].stalls = 0
+		return
 	}
+	e.settleTimer = time.AfterFunc(wait, func() { p.unsettled(e, armed) })
 }
 
 // unsettled gives up on e's SETTINGS, unless they have arrived while it was
 // called.
-func (p *Pool) unsettled(e *entry) {
+func (p *Pool) unsettled(e *entry, armed int) {
 	p.mu.Lock()
 	defer p.unlock()
 	switch {
-	case e.state != stateReady:
+	case e.state != stateReady || e.settleArmed != armed:
 	case !e.settled:
 		p.settledLocked(e, unsettledStreams)
 	case e.maxStreams == 0:
 		e.stalled = true
 		p.hosts[e.key].stalls++
+		p.freedLocked(e) // it is idle now
 		p.queueRestLocked(e)
 	}
 }

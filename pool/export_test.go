@@ -93,7 +93,7 @@ func (p *Pool) checkConnsLocked() error {
 			return fmt.Errorf("connection %d has %d streams", e.id, e.streams)
 		case e.state == stateDraining && e.streams == 0:
 			return fmt.Errorf("connection %d drains with nothing under way", e.id)
-		case e.inIdle != (e.state == stateReady && e.streams == 0) && (e.settled && !e.refused || e.inIdle):
+		case e.inIdle != (e.state == stateReady && e.streams == 0) && (!e.awaited() || e.inIdle):
 			return fmt.Errorf("connection %d: idle %t, %v with %d streams", e.id, e.inIdle, e.state, e.streams)
 		case e.waiters.len() > 0 && e.freeForOthers(e.waiters.front().seq):
 			return fmt.Errorf("connection %d has a free stream and %d in line", e.id, e.waiters.len())

@@ -188,6 +188,32 @@ func (e *entry) next() *waiter {
 	return nil
 }
 
+// awaited reports whether those in line for e have use for it though it grants no
+// stream for now: they wait for SETTINGS, or for the engine. Then it is not idle,
+// but where a limit of 0 has lasted for long enough, or until somebody's turn.
+func (e *entry) awaited() bool {
+	switch {
+	case !e.settled, e.refused:
+		return e.waiters.len() > 0
+	case e.limit() > 0 || e.stalled || e.heldAt != 0:
+		return false
+	}
+	for w := range e.waiters.all() {
+		if e.stallingFor(w) {
+			return true
+		}
+	}
+	return false
+}
+
+// leave takes w off the line for e, which may be idle then.
+func (e *entry) leave(w *waiter) {
+	e.waiters.remove(w)
+	if e.streams == 0 && !e.inIdle && e.state == stateReady && !e.awaited() {
+		e.pool.deserted = append(e.pool.deserted, e)
+	}
+}
+
 // freedLocked hands e's free streams to those in line for them; when nothing
 // is under way on e, it becomes idle or, if it is draining, is closed.
 func (p *Pool) freedLocked(e *entry) {
@@ -196,9 +222,7 @@ func (p *Pool) freedLocked(e *entry) {
 	// come back when they have been looked up again. Until they are routed they
 	// seem to want e's place.
 	p.routeQueueLocked()
-	// Those who wait for SETTINGS, or for the engine to grant a stream again, have
-	// use for it: it is not idle.
-	if e.streams > 0 || (!e.settled || e.refused) && e.waiters.len() > 0 {
+	if e.streams > 0 || e.awaited() {
 		return
 	}
 	switch e.state {

@@ -50,7 +50,7 @@ func (p *Pool) lookedUpLocked(h *host, l *lookup, err error) {
 		switch {
 		case err == nil:
 			p.queueLocked(w)
-		case len(w.registered) > 0:
+		case w.hopes():
 			p.restLocked(h) // a connection that is merely full will do
 		default:
 			p.failLocked(w, err)

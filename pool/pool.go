@@ -68,6 +68,8 @@ type Pool struct {
 	turn    turn      // of those in starved
 	vacated []*host   // where MaxConnsPerHost may have room for those it keeps from dialing
 
+	deserted []*entry // that may be idle since somebody has left the line for them
+
 	total   int // connections that count against MaxConns: dialing, open, closing
 	closing int // those of them whose Close has not returned
 	nextID  uint64

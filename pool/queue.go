@@ -18,6 +18,9 @@ func (p *Pool) unlock() {
 func (p *Pool) routeQueueLocked() {
 	for {
 		if len(p.queue) == 0 {
+			p.idleDesertedLocked()
+		}
+		if len(p.queue) == 0 {
 			w := p.nextForRoomLocked()
 			if w == nil {
 				return
@@ -31,6 +34,15 @@ func (p *Pool) routeQueueLocked() {
 			w.queued = false
 			p.routeLocked(w)
 		}
+	}
+}
+
+// idleDesertedLocked makes those connections idle whose line has been left.
+func (p *Pool) idleDesertedLocked() {
+	es := p.deserted
+	p.deserted = nil
+	for _, e := range es {
+		p.freedLocked(e)
 	}
 }
 
@@ -48,6 +60,9 @@ func (p *Pool) nextForRoomLocked() *waiter {
 	}
 	if m := p.limits.MaxConns; p.starved.len() > 0 && (m <= 0 || p.total < m) {
 		w := p.starved.front()
+		if next := p.turn.next; next != nil && p.starved.has(next) {
+			w = next
+		}
 		p.starved.remove(w)
 		p.roomCameLocked()
 		return w

@@ -69,12 +69,18 @@ func (c *choice) full(e *entry, w *waiter) {
 	switch {
 	case !e.settled:
 		c.settling = true
-	case e.limit() == 0 && !e.stalled && e.servesLike(w):
+	case e.stallingFor(w):
 		c.stalling = true // RFC 9113 §6.5.2: for a short time
 	case e.refused && e.refusals <= refusalPatience: // the engine lags behind
 		c.settling = true
 	}
 	c.streams = e.limit()
+}
+
+// stallingFor reports whether e takes no streams for now, and w is to wait for that to
+// end.
+func (e *entry) stallingFor(w *waiter) bool {
+	return e.limit() == 0 && !e.stalled && e.servesLike(w)
 }
 
 // servesLike reports whether a connection that is dialed for w leads to e's
@@ -93,7 +99,7 @@ func (p *Pool) chooseAgainLocked(w *waiter) choice {
 	c := p.chooseLocked(w)
 	for _, e := range before {
 		if e.mark != w.mark {
-			e.waiters.remove(w)
+			e.leave(w)
 		}
 	}
 	c.stalling = c.stalling || w.stalled() > 1

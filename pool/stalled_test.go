@@ -2,6 +2,7 @@ package pool_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,6 +90,128 @@ func TestP4_ALimitOfZeroAtMaxConns(t *testing.T) {
 		time.Sleep(time.Second + handshake)
 		wantServed(t, a)
 	}, one)
+}
+
+// P4, P5: however many wait, and whether or not they did so for room before.
+func TestP4_ALimitOfZeroForACrowd(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test")
+		r.maxStreams = 1
+		a := r.get("a.test")
+		wait := r.goGetAll(slices.Repeat([]string{"a.test"}, 150)...)
+		r.set(func() { r.maxStreams = 0 })
+		r.conn(0).settings(0)
+		a.end()
+		time.Sleep(time.Second - 1)
+		r.wantDials(1)
+		time.Sleep(time.Minute)
+		wantWaiting(t, wait...)
+		r.wantDials(6) // after 1, 2, 4, 8 and 16 s
+	}, one)
+}
+
+// P4, P5: two hosts whose servers take no streams do not have each other's connection
+// closed as soon as it is dialed.
+func TestP4_TwoHostsWithALimitOfZero(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.apart("a.test", "b.test")
+		r.maxStreams = 0
+		calls := r.goGetAll("a.test", "b.test")
+		time.Sleep(time.Minute)
+		wantWaiting(t, calls...)
+		if n := len(r.dialed()); n > 61 {
+			t.Errorf("%d dials in a minute", n)
+		}
+	}, one)
+}
+
+// P4, P5: a host whose server takes no streams keeps nobody else from room for more
+// than a second, long as its own requests may have waited.
+func TestP5_ALimitOfZeroKeepsNoRoom(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.apart("a.test", "b.test")
+		r.maxStreams = 0
+		a := r.goGet("a.test")
+		time.Sleep(10 * time.Minute)
+		r.set(func() { r.maxStreams = 1 })
+		b := r.goGet("b.test")
+		time.Sleep(time.Second + handshake)
+		wantServed(t, b)
+		wantWaiting(t, a)
+		b.end()
+		time.Sleep(handshake)
+		wantServed(t, a)
+	}, one)
+}
+
+// P5: such a connection is idle as soon as nobody is in line for it.
+func TestP5_ALimitOfZeroForNobody(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.apart("a.test", "b.test")
+		a := r.get("a.test")
+		r.conn(0).settings(0)
+		next := r.goGet("a.test")
+		a.end()
+		b := r.goGet("b.test")
+		wantWaiting(t, next, b)
+		next.cancel(nil)
+		time.Sleep(handshake)
+		wantServed(t, b)
+	}, one)
+}
+
+// P5: nor is it kept for those who have a server elsewhere.
+func TestP5_ALimitOfZeroElsewhereKeepsNoRoom(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.shared("a.test", "b.test")
+		r.dns["b.test"] = []netip.Addr{addr2}
+		a := r.get("a.test")
+		r.conn(0).settings(0)
+		b := r.goGet("b.test")
+		a.end()
+		time.Sleep(handshake)
+		wantServed(t, b)
+	}, one, policy(coalesce.Policy{Match: coalesce.MatchCertificate}))
+}
+
+// P4: a limit of 0 that comes in the very moment in which SETTINGS are given up on
+// has its second.
+func TestP4_ALimitOfZeroAtTheLastMoment(t *testing.T) {
+	for range 200 {
+		bubble(t, func(t *testing.T, r *rig) {
+			r.shared("a.test")
+			r.noSettings = true
+			r.get("a.test").end()
+			time.Sleep(time.Second)
+			r.conn(0).settings(0)
+			a := r.goGet("a.test")
+			time.Sleep(time.Second - 1)
+			wantWaiting(t, a)
+			r.wantDials(1)
+		})
+	}
+}
+
+// P4: a connection that takes no streams holds no error up: the dial's is told.
+func TestP4_ALimitOfZeroAndNoOtherConnection(t *testing.T) {
+	for name, fail := range map[string]func(r *rig){
+		"dial":    func(r *rig) { r.dialErr["a.test"] = errRefused },
+		"look-up": func(r *rig) { r.lookupErr = errNoHost },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				r.shared("a.test")
+				stall(r)
+				time.Sleep(time.Minute)
+				r.set(func() { fail(r) })
+				a := r.goGet("a.test")
+				time.Sleep(handshake)
+				if !a.returned() || a.err == nil {
+					t.Errorf("a: %s", a.kind())
+				}
+			})
+		})
+	}
 }
 
 // P4: meanwhile another host's open connection is looked for, though where the host

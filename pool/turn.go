@@ -29,6 +29,7 @@ const newcomer = math.MaxUint64
 type turn struct {
 	w     *waiter     // the one who waits for room
 	e     *entry      // the connection that is to become idle; nil if there is none
+	next  *waiter     // who gets the next room, whoever is first in line; nil if nobody
 	vain  int         // times in a row that it did not
 	timer *time.Timer // nil if nobody waits for room
 	armed int         // times that the timer was set
@@ -40,6 +41,9 @@ func (p *Pool) turnLocked() {
 	t := &p.turn
 	if t.e != nil && (!p.starved.has(t.w) || p.roomLocked() > 0) {
 		p.endTurnLocked()
+	}
+	if t.next != nil && !p.starved.has(t.next) {
+		t.next = nil
 	}
 	switch waited := p.starved.len() > 0; {
 	case waited && t.timer == nil:
@@ -88,6 +92,10 @@ func (p *Pool) turnFired(armed int) {
 	t.w, t.e = w, e
 	e.heldAt = w.seq
 	e.turns++
+	p.freedLocked(e)
+	if e.state == stateClosed { // it takes no streams, and those in line for it came first
+		t.next = w
+	}
 }
 
 // endTurnLocked lets those in who were held back.
@@ -104,7 +112,7 @@ func (p *Pool) endTurnLocked() {
 // line for a stream as well get their turn there.
 func (p *Pool) nextTurnLocked() (w *waiter, e *entry) {
 	for s := range p.starved.all() {
-		if !slices.ContainsFunc(s.registered, func(e *entry) bool { return e.limit() > 0 }) {
+		if !slices.ContainsFunc(s.registered, func(e *entry) bool { return e.limit() > 0 || e.stallingFor(s) }) {
 			w = s
 			break
 		}

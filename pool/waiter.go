@@ -59,10 +59,15 @@ func (w *waiter) answer(e *entry, r coalesce.Reason) {
 	w.answers[e.id] = r
 }
 
+// hopes reports whether a connection that the waiter is in line for is merely full.
+func (w *waiter) hopes() bool {
+	return slices.ContainsFunc(w.registered, func(e *entry) bool { return !e.stalled })
+}
+
 // leaveAll takes the waiter off the connections that it is registered with.
 func (w *waiter) leaveAll() {
 	for _, e := range w.registered {
-		e.waiters.remove(w)
+		e.leave(w)
 	}
 	w.registered = nil
 }
