@@ -74,7 +74,7 @@ func (p *Pool) CheckInvariants(hosts ...string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	index := func() error { return p.checkIndexLocked(hosts) }
-	for _, check := range []func() error{p.checkConnsLocked, p.checkHostsLocked, index, p.checkWaitersLocked} {
+	for _, check := range []func() error{p.checkConnsLocked, p.checkHostsLocked, index, p.checkWaitersLocked, p.checkTurnLocked} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -200,6 +200,30 @@ func (p *Pool) checkWaitersLocked() error {
 		}
 		if err := p.strandedLocked(w); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// checkTurnLocked looks for those who are held back, or a timer that runs, for nobody.
+func (p *Pool) checkTurnLocked() error {
+	t := &p.turn
+	switch {
+	case (t.timer != nil) != (p.starved.len() > 0):
+		return fmt.Errorf("the turns' timer runs: %t, with %d waiting for room", t.timer != nil, p.starved.len())
+	case t.e != nil && (!p.starved.has(t.w) || t.e.heldAt != t.w.seq || p.roomLocked() > 0):
+		return fmt.Errorf("connection %d is held at %d, for nobody, with room for %d", t.e.id, t.e.heldAt, p.roomLocked())
+	case t.next != nil && !p.starved.has(t.next):
+		return fmt.Errorf("the next room is for somebody who does not wait")
+	}
+	for e := range p.conns {
+		if e.heldAt != 0 && e != t.e {
+			return fmt.Errorf("connection %d is held beyond the turn", e.id)
+		}
+	}
+	for w := range p.starved.all() {
+		if slices.ContainsFunc(w.host.dials, func(d *dial) bool { return d.room == 0 && d.takes() }) {
+			return fmt.Errorf("a waiter for %s wants room beside a dial for it", w.Host)
 		}
 	}
 	return nil

@@ -39,7 +39,7 @@ func drawStep(rt *rapid.T) step {
 			"end", "end", "end", "answered", "misdirect", "cancel", "dialed", "dialed", "dialed", "dialed", "failed", "http1",
 			"settings", "settings", "goaway", "closed", "origin", "refuse", "grant",
 			"limits", "time", "time", "time", "move", "certificate", "resolver", "closing", "closeIdle",
-			"race", "race", "late", "unusable", "explain",
+			"race", "race", "late", "unusable", "explain", "crowd", "stall",
 		}).Draw(rt, "do"),
 		a: rapid.IntRange(0, 11).Draw(rt, "a"),
 		b: rapid.IntRange(0, 11).Draw(rt, "b"),
@@ -186,6 +186,13 @@ func (m *model) do(s step) {
 		}
 	case "limits":
 		m.setLimits(s.limits)
+	case "crowd":
+		m.crowd(s.b)
+	case "stall":
+		for _, c := range m.live() {
+			c.settings(0)
+		}
+		time.Sleep(time.Second)
 	case "time":
 		time.Sleep([]time.Duration{1, time.Millisecond, 60 * time.Millisecond, 300 * time.Millisecond, time.Second, 11 * time.Second, time.Minute, 6 * time.Minute}[s.a%8])
 	case "move":
@@ -256,6 +263,21 @@ func (m *model) race(s step) {
 	for i := range acts {
 		acts[(i*3+s.a)%len(acts)]()
 	}
+}
+
+// crowd has more hosts wait for connections than MaxConns permits, until it is the
+// turn of one of them.
+func (m *model) crowd(most int) {
+	l := m.limits
+	l.MaxConns = 1 + most%3
+	m.setLimits(l)
+	for _, h := range m.hosts {
+		m.begin(own(h))
+	}
+	for _, d := range m.heldDials() {
+		d.finish(nil)
+	}
+	time.Sleep(time.Second)
 }
 
 func (m *model) begin(q pool.Request) { m.calls = append(m.calls, m.goDo(q)) }
