@@ -8,7 +8,13 @@ import (
 	"sync"
 )
 
-var errBodyClosed = errors.New("h2coalesce: read of a request body after it was closed")
+var (
+	errBodyClosed = errors.New("h2coalesce: read of a request body after it was closed")
+	errBadCount   = errors.New("h2coalesce: Read of a request body returned an impossible count")
+)
+
+// maxAhead bounds the room that is taken for bytes which are yet to come.
+const maxAhead = 64 << 10
 
 // source is a body that cannot be had twice. Each attempt reads it through a
 // view of its own, the next one after the last has been closed. It is never
@@ -53,6 +59,12 @@ func (s *source) wasRead() bool {
 	return s.read
 }
 
+func (s *source) wasClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
 // claim reports whether another attempt would have the whole body. If so, the
 // views up to now read nothing any more.
 func (s *source) claim() bool {
@@ -86,6 +98,7 @@ func (s *source) turnLocked(v *view) {
 func (s *source) settle() {
 	s.mu.Lock()
 	s.settled = true
+	s.forgetLocked()
 	s.mu.Unlock()
 	s.closeIfDone()
 }
@@ -128,6 +141,7 @@ func (v *view) readKept(p []byte) (int, error) {
 		case v.offset < len(s.kept) || len(p) == 0:
 			n := copy(p, s.kept[v.offset:])
 			v.offset += n
+			s.forgetLocked()
 			return n, nil
 		case s.err != nil:
 			v.sawRead(s.err)
@@ -141,10 +155,11 @@ func (v *view) readKept(p []byte) (int, error) {
 }
 
 // roomLocked returns room after kept for a Read of n bytes; for fewer where the
-// body should have ended. It takes room for the whole body once there is some.
+// body should have ended. It takes room for the whole body once there is some, but
+// not without bound: the length is only what the caller says.
 func (s *source) roomLocked(n int) []byte {
 	have := len(s.kept)
-	most := max(int(s.length)-have, 0) + bytes.MinRead
+	most := int(min(max(s.length-int64(have), 0), maxAhead)) + bytes.MinRead
 	n = min(n, most)
 	if cap(s.kept)-have < n {
 		more := n + 1 // with one to see the end by
@@ -159,12 +174,33 @@ func (s *source) roomLocked(n int) []byte {
 // fetch reads the caller's body once. room is what follows s.kept. It ends with
 // the Read, which is to be ended by the body's Close when the request is over.
 func (s *source) fetch(room []byte) {
-	n, err := s.body.Read(room)
+	n, err := 0, errBodyClosed
+	if !s.wasClosed() { // before this goroutine got to run
+		n, err = s.body.Read(room)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if n < 0 || n > len(room) {
+		n, err = 0, errBadCount
+	}
 	s.reading, s.err = false, err
 	s.kept = s.kept[:len(s.kept)+n]
+	s.forgetLocked()
 	s.changed.Broadcast()
+}
+
+// forgetLocked lets go of what is kept if nobody will read it any more. A response
+// that is read for long, or not at all, holds on to the source.
+func (s *source) forgetLocked() {
+	if !s.settled || s.reading {
+		return
+	}
+	switch v := s.current; {
+	case v == nil:
+		s.kept = nil
+	case s.err != nil && v.offset == len(s.kept):
+		s.kept, v.offset = nil, 0
+	}
 }
 
 // readThrough is for a body that is not kept. No view after v will read it.
@@ -210,6 +246,7 @@ func (v *view) Close() error {
 	if s.current == v {
 		s.turnLocked(nil)
 		s.lost = s.lost || s.reading && !s.keep
+		s.forgetLocked()
 	}
 	s.mu.Unlock()
 	s.closeIfDone()
