@@ -25,8 +25,9 @@ type exchange struct {
 
 	// What a panic in one of the caller's hooks would lose: see letGo.
 	lease    pool.Lease
-	reserved bool           // lease has a stream that no request has taken yet
-	answer   *http.Response // of the request on lease, not handed over yet
+	reserved bool               // lease has a stream that no request has taken yet
+	answer   *http.Response     // of the request on lease, not handed over yet
+	cancel   context.CancelFunc // of the attempt that has it; may be nil
 }
 
 // run sends the request, and sends it again where that is called for.
@@ -87,20 +88,14 @@ func (x *exchange) attempt(req *http.Request, lease pool.Lease) (*http.Response,
 		release(lease, cancel)
 		return nil, err
 	}
-	x.answer = res
-	again := x.misdirected(res, &lease)
+	x.answer, x.cancel = res, cancel
+	if x.misdirected(res, &lease) {
+		x.letGo() // M7: the body of a 421 is of no use and may be endless
+		x.dest.Avoid = lease.ID()
+		return nil, nil
+	}
 	x.answer = nil
-	if !again {
-		return x.hand(res, lease, cancel), nil
-	}
-	// M7: the body of a 421 is of no use and may be endless.
-	if cancel != nil {
-		cancel()
-	}
-	res.Body.Close()
-	lease.Release()
-	x.dest.Avoid = lease.ID()
-	return nil, nil
+	return x.hand(res, lease, cancel), nil
 }
 
 // letGo gives back what the attempt holds, when it comes to nothing.
@@ -109,6 +104,9 @@ func (x *exchange) letGo() {
 	case x.reserved:
 		connOf(&x.lease).Release()
 	case x.answer != nil:
+		if x.cancel != nil {
+			x.cancel()
+		}
 		x.answer.Body.Close()
 	default:
 		return
@@ -178,9 +176,9 @@ func (x *exchange) outcome(lease *pool.Lease) Outcome {
 func (x *exchange) unconnected(err error) (*http.Response, error) {
 	var other *notHTTP2Error
 	if errors.As(err, &other) {
+		defer other.Abandon() // GetBody may fail, or panic
 		req, err := x.body.next()
 		if err != nil {
-			other.Abandon()
 			return nil, x.explained(err)
 		}
 		res, err := x.viaBase(req, &x.opts, other.take(), x)

@@ -19,21 +19,26 @@ import (
 	"github.com/h2coalesce/h2coalesce/transport"
 )
 
-// b's own server speaks HTTP/1.1, so the retry of a 421 goes to net/http. If it
-// fails, the error tells both.
-func TestM8_TheRetryIsHTTP1(t *testing.T) {
-	servers := shy(nil)
-	s := servers["127.0.0.1"]
-	s.TLS = func(c *tls.Config) {
+// http1For has a server speak HTTP/1.1 with those who ask for host.
+func http1For(host string) func(*tls.Config) {
+	return func(c *tls.Config) {
 		old := c.Clone()
 		old.NextProtos = []string{"http/1.1"}
 		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if hello.ServerName == "b.example.com" {
+			if hello.ServerName == host {
 				return old, nil
 			}
 			return nil, nil
 		}
 	}
+}
+
+// b's own server speaks HTTP/1.1, so the retry of a 421 goes to net/http. If it
+// fails, the error tells both.
+func TestM8_TheRetryIsHTTP1(t *testing.T) {
+	servers := shy(nil)
+	s := servers["127.0.0.1"]
+	s.TLS = http1For("b.example.com")
 	s.Reset = func(q *lab.Request) (http2.ErrCode, bool) {
 		return http2.ErrCodeInternal, q.SNI == "b.example.com"
 	}
