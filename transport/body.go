@@ -71,13 +71,13 @@ func (o *outgoing) next() (*http.Request, error) {
 	return &req, nil
 }
 
-// settle says that no further attempt will be made. The caller's body is
-// closed as soon as the last attempt is done with it; at once if there was
-// none.
-func (o *outgoing) settle() {
+// settle says that no further attempt will be made, and whether the last one was
+// answered. The caller's body is closed as soon as that is done with it; at once
+// if there was none.
+func (o *outgoing) settle(answered bool) {
 	switch {
 	case o.source != nil:
-		o.source.settle()
+		o.source.settle(answered)
 	case o.attempts == 0 && o.req.Body != nil:
 		o.req.Body.Close()
 	}

@@ -112,11 +112,11 @@ func TestM6_EveryAttemptReadsTheWholeBody(t *testing.T) {
 			t.Fatal("closed before the last attempt ended")
 		}
 		if rapid.Bool().Draw(t, "settled first") {
-			o.settle()
+			o.settle(false)
 			req.Body.Close()
 		} else {
 			req.Body.Close()
-			o.settle()
+			o.settle(false)
 		}
 		req.Body.Close()
 		if n := body.closes.Load(); n != 1 {
@@ -152,7 +152,7 @@ func TestM6_AnAttemptThatWaitsForTheCallerIsLetGo(t *testing.T) {
 			t.Errorf("the second attempt read %q", s)
 		}
 		second.Body.Close()
-		o.settle()
+		o.settle(false)
 		if n := body.closes.Load(); n != 1 {
 			t.Errorf("closed %d times", n)
 		}
@@ -173,7 +173,7 @@ func TestM6_AnErrorOfTheBodyIsEveryAttempts(t *testing.T) {
 
 func TestABodyThatNeverWasSentIsClosed(t *testing.T) {
 	o, body := outgoingOf(t, strings.NewReader("abc"), 3, 64)
-	o.settle()
+	o.settle(false)
 	if n := body.closes.Load(); n != 1 {
 		t.Errorf("without GetBody: closed %d times", n)
 	}
@@ -181,7 +181,7 @@ func TestABodyThatNeverWasSentIsClosed(t *testing.T) {
 	body = &callersBody{Reader: req.Body, t: t}
 	req.Body = body
 	o = newOutgoing(req, 64)
-	o.settle()
+	o.settle(false)
 	if n := body.closes.Load(); n != 1 {
 		t.Errorf("with GetBody: closed %d times", n)
 	}

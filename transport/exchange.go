@@ -31,8 +31,8 @@ type exchange struct {
 }
 
 // run sends the request, and sends it again where that is called for.
-func (x *exchange) run() (*http.Response, error) {
-	defer x.body.settle()
+func (x *exchange) run() (answer *http.Response, _ error) {
+	defer func() { x.body.settle(answer != nil) }()
 	defer x.letGo()
 	trace := traceOf(x.req)
 	x.dest.ProvenOnly = !x.body.replayable()

@@ -94,27 +94,29 @@ func (s *source) turnLocked(v *view) {
 	s.changed.Broadcast()
 }
 
-// settle lets the source be closed with its current view.
-func (s *source) settle() {
+// settle lets the source be closed with its current view. If there is an answer,
+// that does not wait for the Close.
+func (s *source) settle(answered bool) {
 	s.mu.Lock()
 	s.settled = true
 	s.forgetLocked()
 	s.mu.Unlock()
-	s.closeIfDone()
+	s.closeIfDone(answered)
 }
 
 // closeIfDone closes the caller's body if no attempt will read it any more,
-// under a Read if need be, as net/http does.
-func (s *source) closeIfDone() {
+// under a Read if need be, as net/http does. hurry says that whoever calls is not
+// to wait for a Close that takes its time.
+func (s *source) closeIfDone(hurry bool) {
 	s.mu.Lock()
 	done := (s.lost || s.settled && s.current == nil) && !s.closed
 	s.closed = s.closed || done
-	aside := s.keep && s.reading
+	aside := s.keep && s.reading || hurry && s.err == nil
 	s.mu.Unlock()
 	switch {
 	case done && aside:
 		// Not every Close ends the Read: some wait for it, and nobody else is
-		// to. The goroutine ends with the Close.
+		// to. Some read what was not read. The goroutine ends with the Close.
 		go s.body.Close()
 	case done:
 		s.body.Close()
@@ -249,7 +251,7 @@ func (v *view) Close() error {
 		s.forgetLocked()
 	}
 	s.mu.Unlock()
-	s.closeIfDone()
+	s.closeIfDone(false)
 	v.sawClose()
 	return nil
 }

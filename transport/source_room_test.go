@@ -32,10 +32,10 @@ func TestM6_NothingIsKeptForNobody(t *testing.T) {
 		name string
 		end  func(*outgoing, io.ReadCloser)
 	}{
-		{"settled last", func(o *outgoing, r io.ReadCloser) { io.ReadAll(r); o.settle() }},
-		{"settled first", func(o *outgoing, r io.ReadCloser) { o.settle(); io.ReadAll(r) }},
-		{"settled halfway", func(o *outgoing, r io.ReadCloser) { io.CopyN(io.Discard, r, 3); o.settle(); io.ReadAll(r) }},
-		{"closed halfway", func(o *outgoing, r io.ReadCloser) { io.CopyN(io.Discard, r, 3); r.Close(); o.settle() }},
+		{"settled last", func(o *outgoing, r io.ReadCloser) { io.ReadAll(r); o.settle(false) }},
+		{"settled first", func(o *outgoing, r io.ReadCloser) { o.settle(false); io.ReadAll(r) }},
+		{"settled halfway", func(o *outgoing, r io.ReadCloser) { io.CopyN(io.Discard, r, 3); o.settle(false); io.ReadAll(r) }},
+		{"closed halfway", func(o *outgoing, r io.ReadCloser) { io.CopyN(io.Discard, r, 3); r.Close(); o.settle(false) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			o, _ := outgoingOf(t, strings.NewReader("0123456789"), 10, 64)
@@ -52,7 +52,7 @@ func TestM6_NothingIsKeptForNobody(t *testing.T) {
 			r := attemptOf(o)
 			r.begin(8)
 			r.Close()
-			o.settle()
+			o.settle(false)
 			body.wantCloses(t, 1)
 			if n := cap(o.source.kept); n > 0 {
 				t.Errorf("%d bytes are kept", n)
@@ -76,7 +76,7 @@ func TestM6_ACountOutOfRange(t *testing.T) {
 			t.Errorf("%d more than asked for: read %d bytes, %v", excess, n, err)
 		}
 		req.Body.Close()
-		o.settle()
+		o.settle(false)
 	}
 }
 
@@ -86,7 +86,7 @@ func TestM6_ABodyIsNotReadAfterItWasClosed(t *testing.T) {
 	o, body := outgoingOf(t, readerFunc(func([]byte) (int, error) { read = true; return 0, io.EOF }), 8, 64)
 	req, _ := o.next()
 	req.Body.Close()
-	o.settle()
+	o.settle(false)
 	o.source.fetch(make([]byte, 8))
 	if n := body.closes.Load(); read || n != 1 {
 		t.Errorf("read %v, closed %d times", read, n)

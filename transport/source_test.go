@@ -122,7 +122,7 @@ func TestM6_TheNextAttemptGoesOnWithTheReadUnderWay(t *testing.T) {
 		third.begin(1)
 		third.want(t, "", io.EOF)
 		body.wantCloses(t, 0)
-		o.settle()
+		o.settle(false)
 		third.Close()
 		body.wantCloses(t, 1)
 	})
@@ -133,11 +133,11 @@ func TestM6_ABodyIsClosedUnderItsRead(t *testing.T) {
 		name string
 		end  func(*outgoing, io.Closer)
 	}{
-		{"settled first", func(o *outgoing, c io.Closer) { o.settle(); c.Close() }},
-		{"settled last", func(o *outgoing, c io.Closer) { c.Close(); o.settle() }},
-		{"claimed first", func(o *outgoing, c io.Closer) { o.claim(); o.settle(); c.Close() }},
-		{"claimed last", func(o *outgoing, c io.Closer) { c.Close(); o.claim(); o.settle() }},
-		{"all twice", func(o *outgoing, c io.Closer) { c.Close(); o.settle(); c.Close(); o.settle() }},
+		{"settled first", func(o *outgoing, c io.Closer) { o.settle(false); c.Close() }},
+		{"settled last", func(o *outgoing, c io.Closer) { c.Close(); o.settle(false) }},
+		{"claimed first", func(o *outgoing, c io.Closer) { o.claim(); o.settle(false); c.Close() }},
+		{"claimed last", func(o *outgoing, c io.Closer) { c.Close(); o.claim(); o.settle(false) }},
+		{"all twice", func(o *outgoing, c io.Closer) { c.Close(); o.settle(false); c.Close(); o.settle(false) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestM6_ABodyThatIsNotAsLongAsDeclared(t *testing.T) {
 			}
 			req.Body.Close()
 		}
-		o.settle()
+		o.settle(false)
 	}
 }
 
@@ -187,7 +187,7 @@ func TestM6_AClaimedBodyIsTheNextAttempts(t *testing.T) {
 		if got, err := io.ReadAll(second.Body); string(got) != "body" || err != nil {
 			t.Errorf("the second attempt has read %q, %v", got, err)
 		}
-		o.settle()
+		o.settle(false)
 		second.Body.Close()
 		if n := body.closes.Load(); n != 1 {
 			t.Errorf("closed %d times", n)
@@ -212,7 +212,7 @@ func TestM6_ABodyWhoseCloseEndsNoRead(t *testing.T) {
 			r.want(t, "", errBodyClosed)
 			done := make(chan bool)
 			go func() {
-				o.settle()
+				o.settle(false)
 				close(done)
 			}()
 			synctest.Wait()
@@ -264,7 +264,7 @@ func TestM6_AnErrorThatComesBetweenAttemptsIsTheNextOnes(t *testing.T) {
 			t.Errorf("the second attempt failed with %v", err)
 		}
 		second.Close()
-		o.settle()
+		o.settle(false)
 	})
 }
 
@@ -286,7 +286,7 @@ func TestM6_ABufferThatWasGivenBackIsNotWrittenTo(t *testing.T) {
 		if string(p) != "engine's" {
 			t.Errorf("the buffer has %q", p)
 		}
-		o.settle()
+		o.settle(false)
 	})
 }
 
@@ -356,6 +356,6 @@ func inOrder(t *testing.T, whole []byte, steps []string, sizes []int) {
 	}
 	body.wantCloses(t, 0)
 	r.Close()
-	o.settle()
+	o.settle(false)
 	body.wantCloses(t, 1)
 }

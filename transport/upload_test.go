@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -59,4 +61,64 @@ func TestP6_ABodyThatWaitsIsSentAgain(t *testing.T) {
 			t.Errorf("got %+v", a)
 		}
 	})
+}
+
+// drained is a body whose Close reads what was not read, which takes long.
+type drained struct {
+	io.Reader
+	sent chan struct{}
+}
+
+func (b drained) Close() error {
+	<-b.sent
+	return nil
+}
+
+// What net/http's server gives to a handler has a Close that may wait for the client
+// to send the rest, and the client for the answer. A server that refuses an upload
+// is heard at once, whatever is to be closed.
+func TestD_AnAnswerDoesNotWaitForTheBodysClose(t *testing.T) {
+	const size = 1 << 15
+	servers := plain()
+	s := servers["127.0.0.1"]
+	s.OnConn = func(c *lab.Conn) { c.Settings(window(4)) }
+	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.Method == http.MethodPost {
+			io.ReadFull(q.Body, make([]byte, 4))
+			w.WriteHeader(http.StatusRequestEntityTooLarge)
+		}
+	})
+	servers["127.0.0.1"] = s
+	for _, test := range []struct {
+		name    string
+		nethttp bool
+		length  int64
+	}{
+		{"net/http", true, size},
+		{"kept", false, size},
+		{"not kept", false, -1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			withClient(t, test.nethttp, servers, func(c client) {
+				c.get("a.example.com", "/")()
+				for range 10 { // who closes it is a draw
+					body := drained{strings.NewReader(strings.Repeat("x", size)), make(chan struct{})}
+					q := c.request(c.t.Context(), http.MethodPost, "a.example.com", nil)
+					q.Body, q.ContentLength = body, test.length
+					late := time.AfterFunc(time.Minute, func() { close(body.sent) })
+					res, err := c.RoundTrip(q)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if !late.Stop() {
+						t.Error("the answer has come when the body was closed")
+					} else {
+						close(body.sent)
+					}
+					res.Body.Close()
+				}
+				c.settled()
+			})
+		})
+	}
 }
