@@ -181,6 +181,7 @@ func (x *exchange) unconnected(err error) (*http.Response, error) {
 		if err != nil {
 			return nil, x.explained(err)
 		}
+		x.body.settle(false) // what net/http does about it, it does by itself
 		res, err := x.viaBase(req, &x.opts, other.take(), x)
 		if err != nil {
 			return nil, x.explained(err)

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -159,3 +161,25 @@ func TestD_AnHTTPSProxyIsAskedForHTTP1(t *testing.T) {
 		}
 	}
 }
+
+// A body that net/http sends is not kept: it is not sent again. This one is longer
+// than declared, and read to its end for that.
+func TestM6_NothingIsKeptForNetHTTP(t *testing.T) {
+	const size = 64 << 20
+	bubble(t, http1(nil), func(r *rig) {
+		q := r.request(r.t.Context(), http.MethodPost, "a.example.com", io.LimitReader(zeros{}, size))
+		q.ContentLength = 8
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		r.do(q) // the answer and the complaint come at once
+		synctest.Wait()
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > size/2 {
+			t.Errorf("%d bytes were allocated", n)
+		}
+	})
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }

@@ -191,8 +191,9 @@ func (s *source) fetch(room []byte) {
 	s.changed.Broadcast()
 }
 
-// forgetLocked lets go of what is kept if nobody will read it any more. A response
-// that is read for long, or not at all, holds on to the source.
+// forgetLocked lets go of what is kept and nobody will read any more: a response
+// that is read for long, or not at all, holds on to the source, and a body may be
+// longer than declared.
 func (s *source) forgetLocked() {
 	if !s.settled || s.reading {
 		return
@@ -200,8 +201,11 @@ func (s *source) forgetLocked() {
 	switch v := s.current; {
 	case v == nil:
 		s.kept = nil
-	case s.err != nil && v.offset == len(s.kept):
+	case v.offset < len(s.kept):
+	case s.err != nil:
 		s.kept, v.offset = nil, 0
+	default:
+		s.kept, v.offset = s.kept[:0], 0
 	}
 }
 

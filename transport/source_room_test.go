@@ -61,6 +61,24 @@ func TestM6_NothingIsKeptForNobody(t *testing.T) {
 	})
 }
 
+// The last attempt may be net/http's, which reads a body to its end to say how much
+// too long it is.
+func TestM6_WhatTheLastAttemptReadsIsNotKept(t *testing.T) {
+	const size = 10 << 20
+	o, _ := outgoingOf(t, strings.NewReader(strings.Repeat("x", size)), 8, 64)
+	req, _ := o.next()
+	o.settle(false)
+	for got := 0; got < size; {
+		n, err := req.Body.Read(make([]byte, 32<<10))
+		if got += n; err != nil {
+			t.Fatalf("%v after %d bytes", err, got)
+		}
+		if n := cap(o.source.kept); n > 128<<10 {
+			t.Fatalf("there is room for %d bytes", n)
+		}
+	}
+}
+
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

@@ -160,6 +160,28 @@ func TestP6_AKeptUploadThatWaitsIsLetGo(t *testing.T) {
 	}
 }
 
+// A 421 is retried at once where that means HTTP/1.1.
+func TestM6_AKeptUploadThatWaitsGoesOnInHTTP1(t *testing.T) {
+	servers, again := cutsUploads(func(w http.ResponseWriter, _ *lab.Conn, _ uint32) {
+		w.WriteHeader(http.StatusMisdirectedRequest)
+	})
+	s := servers["127.0.0.1"]
+	s.TLS = http1For("b.example.com")
+	servers["127.0.0.1"] = s
+	bubble(t, servers, func(r *rig) {
+		r.ok("a.example.com")
+		s := r.upload(r.t.Context(), http.MethodPost)
+		if n := again.Load(); n != 4 {
+			t.Errorf("%d bytes are sent again before the writer moves", n)
+		}
+		s.rest(http.MethodPost)
+		s.over()
+		if c := r.Record().Conns(); len(c) != 2 || c[1].Proto != "http/1.1" {
+			t.Errorf("connections: %+v", c)
+		}
+	})
+}
+
 // wantFailure checks that RoundTrip has returned; with want, if not nil.
 func (s *halting) wantFailure(want error) {
 	s.t.Helper()
