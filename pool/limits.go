@@ -9,9 +9,9 @@ type Limits struct {
 	// closed included. A request that needs another one then has the
 	// connection closed that has been idle for longest, or waits if none is
 	// idle. Where it would wait behind hosts that are always busy, later
-	// requests are held back from one connection for a second at most, so that
-	// it may become idle: after the first second without room, and then ever
-	// more rarely, down to once a minute.
+	// requests are held back from one connection, so that it may become idle:
+	// after a second without room for a second, and then ever more rarely and
+	// for longer, down to once a minute and up to eight seconds.
 	MaxConns int
 
 	// MaxConnsPerHost bounds the connections dialed for one host and port in

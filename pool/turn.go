@@ -13,8 +13,12 @@ const (
 	// each time that this was in vain, up to maxTurnWait.
 	turnWait    = time.Second
 	maxTurnWait = time.Minute
-	// turnFor is for how long they are held back.
-	turnFor = time.Second
+	// turnFor is for how long they are held back; twice as long, likewise, up to
+	// maxTurnFor, since requests may take longer than that.
+	turnFor    = time.Second
+	maxTurnFor = 8 * time.Second
+	// maxTurnTries bounds the search for who can be helped by that.
+	maxTurnTries = 100
 )
 
 // newcomer is the place in line of a request that does not stand in it.
@@ -84,11 +88,12 @@ func (p *Pool) turnFired(armed int) {
 		p.endTurnLocked()
 		return
 	}
-	p.armTurnLocked(turnFor)
 	w, e := p.nextTurnLocked()
 	if w == nil || e == nil || p.roomLocked() > 0 {
+		p.armTurnLocked(turnWait)
 		return
 	}
+	p.armTurnLocked(min(turnFor<<min(t.vain, 16), maxTurnFor))
 	t.w, t.e = w, e
 	e.heldAt = w.seq
 	e.turns++
@@ -107,21 +112,40 @@ func (p *Pool) endTurnLocked() {
 	p.routeQueueLocked() // what that has brought about
 }
 
-// nextTurnLocked returns whose turn it is and at which connection: the one that has
-// been tried least often, and has the fewest requests to wait for. Those who are in
-// line for a stream as well get their turn there.
-func (p *Pool) nextTurnLocked() (w *waiter, e *entry) {
-	for s := range p.starved.all() {
-		if !slices.ContainsFunc(s.registered, func(e *entry) bool { return e.limit() > 0 || e.stallingFor(s) }) {
-			w = s
+// nextTurnLocked returns whose turn it is, and at which connection.
+func (p *Pool) nextTurnLocked() (*waiter, *entry) {
+	tries := 0
+	for w := range p.starved.all() {
+		if w.advances() {
+			continue
+		}
+		if e := p.turnForLocked(w); e != nil {
+			return w, e
+		}
+		if tries++; tries == maxTurnTries {
 			break
 		}
 	}
+	return nil, nil
+}
+
+// turnForLocked returns the connection to become idle for w: the one that has been
+// tried least often, and has the fewest requests to wait for. Those that w is in
+// line for serve it when they can.
+func (p *Pool) turnForLocked(w *waiter) (e *entry) {
 	for c := range p.conns {
-		if c.state == stateReady && (e == nil || cmp.Or(
+		if c.state == stateReady && !slices.Contains(w.registered, c) && (e == nil || cmp.Or(
 			cmp.Compare(c.turns, e.turns), cmp.Compare(c.streams, e.streams), cmp.Compare(c.id, e.id)) < 0) {
 			e = c
 		}
 	}
-	return w, e
+	return e
+}
+
+// advances reports whether w can expect a stream where it is in line for one: they
+// come free there, or none is given for a short time.
+func (w *waiter) advances() bool {
+	return slices.ContainsFunc(w.registered, func(e *entry) bool {
+		return e.limit() > 0 && time.Since(e.lastUsed) < turnWait || e.stallingFor(w)
+	})
 }

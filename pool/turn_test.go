@@ -1,6 +1,7 @@
 package pool_test
 
 import (
+	"cmp"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -10,11 +11,12 @@ import (
 	"github.com/h2coalesce/h2coalesce/pool"
 )
 
-// traffic is requests for one host of 200 ms each, a new one every 100 ms: they
-// leave its connection no idle moment.
+// traffic is requests for one host, a new one every 100 ms: they leave its
+// connection no idle moment.
 type traffic struct {
 	rig   *rig
 	host  string
+	lasts time.Duration // each of them; 200 ms if zero
 	calls []*call
 	ends  sync.WaitGroup
 }
@@ -26,7 +28,7 @@ func (tr *traffic) goOn(d time.Duration) {
 		tr.calls = append(tr.calls, c)
 		tr.ends.Go(func() {
 			<-c.done
-			time.Sleep(200 * time.Millisecond)
+			time.Sleep(cmp.Or(tr.lasts, 200*time.Millisecond))
 			c.end()
 		})
 		time.Sleep(100 * time.Millisecond)
@@ -103,7 +105,7 @@ func TestP5_ABusyHostGivesARetryItsTurn(t *testing.T) {
 }
 
 // P5: a connection that a long stream keeps from being idle is held back from for a
-// second at a time, and ever more rarely.
+// second at first and eight in the end, and ever more rarely.
 func TestP5_ALongStreamCostsOthersLittle(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.apart("a.test", "b.test")
@@ -114,7 +116,7 @@ func TestP5_ALongStreamCostsOthersLittle(t *testing.T) {
 			a := r.goGet("a.test")
 			<-a.done
 			a.end()
-			if a.took > time.Second {
+			if a.took > 8*time.Second {
 				t.Fatalf("held back for %v", a.took)
 			}
 			if a.took > 0 {
@@ -132,6 +134,32 @@ func TestP5_ALongStreamCostsOthersLittle(t *testing.T) {
 		wantServed(t, b)
 		r.wantDials(2)
 	}, one)
+}
+
+// P5: nor do requests that take longer than the first turns last.
+func TestP5_LongRequestsGiveOthersTheirTurn(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.apart("a.test", "b.test")
+		a := traffic{rig: r, host: "a.test", lasts: 2500 * time.Millisecond}
+		a.goOn(time.Second)
+		a.wantTurn(t, r.goGet("b.test"), 15*time.Second)
+	}, one)
+}
+
+// P4, P5: who is in line for a connection whose streams do not come free waits for
+// room like others.
+func TestP5_ATurnForThoseBehindLongStreams(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.apart("a.test", "b.test")
+		r.maxStreams = 1
+		r.get("a.test")
+		r.set(func() { r.maxStreams = 100 })
+		b := traffic{rig: r, host: "b.test"}
+		b.goOn(time.Second)
+		a := r.goGet("a.test")
+		b.wantTurn(t, a, 3*time.Second)
+		r.wantDials(4) // a, b, a, and b once more
+	}, limits(pool.Limits{MaxConns: 2}))
 }
 
 // P5: that it was in vain does not make those wait longer who come afterwards.
