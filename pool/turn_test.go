@@ -162,6 +162,28 @@ func TestP5_ATurnForThoseBehindLongStreams(t *testing.T) {
 	}, limits(pool.Limits{MaxConns: 2}))
 }
 
+// P4, P5: where streams do come free, nobody else is held back for those in line.
+func TestP5_NoTurnForALineThatAdvances(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.apart("a.test", "b.test")
+		r.maxStreams = 1
+		r.get("a.test").end()
+		r.set(func() { r.maxStreams = 100 })
+		b := traffic{rig: r, host: "b.test", lasts: 300 * time.Millisecond}
+		b.goOn(100 * time.Millisecond)
+		a := traffic{rig: r, host: "a.test", lasts: 400 * time.Millisecond} // twice what its connection can do
+		for range 50 {
+			a.goOn(100 * time.Millisecond)
+			b.goOn(100 * time.Millisecond)
+		}
+		r.wantDials(2)
+		if d := b.slowest(); d > handshake {
+			t.Errorf("held back for %v", d)
+		}
+		a.ends.Wait()
+	}, limits(pool.Limits{MaxConns: 2}))
+}
+
 // P5: that it was in vain does not make those wait longer who come afterwards.
 func TestP5_TheNextTurnComesAsSoon(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
