@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -31,6 +32,8 @@ type Memory struct {
 	// golang-lru's expirable cache would do the deadlines too, with a
 	// goroutine that never ends.
 	lru *simplelru.LRU[MemoryKey, time.Time]
+
+	held atomic.Int64 // lru.Len(), to be read without mu
 }
 
 // NewMemory returns a Memory of size keys; of 4096 if size is not positive.
@@ -54,30 +57,26 @@ func (m *Memory) Add(k MemoryKey, until time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.lru.Add(k, until)
+	m.held.Store(int64(m.lru.Len()))
 }
 
 // Has reports whether k is remembered at the time now. It does not allocate.
 func (m *Memory) Has(k MemoryKey, now time.Time) bool {
+	k = k.canonical()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.lru.Len() == 0 {
-		return false // most clients never see a 421
-	}
-	k = k.canonical()
 	until, ok := m.lru.Get(k)
 	if ok && !now.Before(until) {
 		m.lru.Remove(k)
+		m.held.Store(int64(m.lru.Len()))
 		return false
 	}
 	return ok
 }
 
-// Len returns the number of keys held; some may be past their time.
-func (m *Memory) Len() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.lru.Len()
-}
+// Len returns the number of keys held; some may be past their time. It takes no
+// lock.
+func (m *Memory) Len() int { return int(m.held.Load()) }
 
 // canonical makes one key of the forms in which a peer may be reported,
 // depending on the kind of socket.

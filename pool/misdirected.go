@@ -138,7 +138,8 @@ func (e *entry) excludes(name string) bool {
 // rememberedLocked reports whether the host called name was answered 421 by a
 // server with e's certificate and address, within MisdirectedTTL (C10).
 func (p *Pool) rememberedLocked(e *entry, name string, now time.Time) bool {
-	return p.memory.Has(e.memoryKey(name), now)
+	// Most clients never see a 421, and the key is long.
+	return p.memory.Len() > 0 && p.memory.Has(e.memoryKey(name), now)
 }
 
 // memoryKey is under what it is remembered that the host called name, which may
