@@ -89,7 +89,7 @@ type entry struct {
 	turns  int    // times that somebody was
 
 	refusals int  // times in a row that Conn.Reserve contradicted our count
-	refused  bool // until the backoff timer fires
+	refused  bool // until rest goes off
 
 	hosts    map[string]*placement // hosts placed here, by name
 	excluded map[string]struct{}   // hosts answered 421 here (M2)
@@ -104,9 +104,11 @@ type entry struct {
 	idlePrev, idleNext *entry // links of Pool.idle
 	inIdle             bool
 
-	idleTimer, ageTimer, settleTimer, refusalTimer *time.Timer
-	idleArmed                                      time.Duration // IdleTimeout that idleTimer was set for; 0: not set
-	settleArmed                                    int           // times that settleTimer was set
+	age       alarm         // for MaxAge
+	settle    alarm         // for SETTINGS that are waited for
+	rest      alarm         // until an engine that has refused is asked again
+	idleTimer *time.Timer   // see armIdleLocked
+	idleArmed time.Duration // IdleTimeout that idleTimer was set for; 0: not set
 }
 
 // hostKey returns the key of another host in e's partition and at its port.
@@ -162,9 +164,10 @@ func (e *entry) hostsFull() bool {
 
 // stopTimers stops what could still fire for a closed connection.
 func (e *entry) stopTimers() {
-	for _, t := range []*time.Timer{e.idleTimer, e.ageTimer, e.settleTimer, e.refusalTimer} {
-		if t != nil {
-			t.Stop()
-		}
+	e.age.stop()
+	e.settle.stop()
+	e.rest.stop()
+	if e.idleTimer != nil {
+		e.idleTimer.Stop()
 	}
 }

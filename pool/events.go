@@ -84,29 +84,23 @@ func (p *Pool) changed(e *entry, s state) {
 // armSettleLocked sees to it that the SETTINGS of e, which is ready, are not waited
 // for without end: its first ones, or those that raise a limit of 0.
 func (p *Pool) armSettleLocked(e *entry) {
-	if e.settleTimer != nil {
-		e.settleTimer.Stop()
-	}
-	e.settleArmed++
-	wait, armed := settleWait, e.settleArmed
+	wait := settleWait
 	switch {
 	case !e.settled:
 	case e.maxStreams == 0:
 		wait = min(settleWait<<min(p.hosts[e.key].stalls, 16), maxStallWait)
 	default:
 		p.hosts[e.key].stalls = 0
+		e.settle.stop()
 		return
 	}
-	e.settleTimer = time.AfterFunc(wait, func() { p.unsettled(e, armed) })
+	e.settle.set(p, wait, func() { p.unsettledLocked(e) })
 }
 
-// unsettled gives up on e's SETTINGS, unless they have arrived while it was
-// called.
-func (p *Pool) unsettled(e *entry, armed int) {
-	p.mu.Lock()
-	defer p.unlock()
+// unsettledLocked gives up on e's SETTINGS.
+func (p *Pool) unsettledLocked(e *entry) {
 	switch {
-	case e.state != stateReady || e.settleArmed != armed:
+	case e.state != stateReady:
 	case !e.settled:
 		p.settledLocked(e, unsettledStreams)
 	case e.maxStreams == 0:

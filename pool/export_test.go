@@ -209,8 +209,8 @@ func (p *Pool) checkWaitersLocked() error {
 func (p *Pool) checkTurnLocked() error {
 	t := &p.turn
 	switch {
-	case (t.timer != nil) != (p.starved.len() > 0):
-		return fmt.Errorf("the turns' timer runs: %t, with %d waiting for room", t.timer != nil, p.starved.len())
+	case (t.alarm.timer != nil) != (p.starved.len() > 0):
+		return fmt.Errorf("the turns' timer runs: %t, with %d waiting for room", t.alarm.timer != nil, p.starved.len())
 	case t.e != nil && (!p.starved.has(t.w) || t.e.heldAt != t.w.seq || p.roomLocked() > 0):
 		return fmt.Errorf("connection %d is held at %d, for nobody, with room for %d", t.e.id, t.e.heldAt, p.roomLocked())
 	case t.next != nil && !p.starved.has(t.next):

@@ -132,10 +132,8 @@ func (p *Pool) idleFired(e *entry, armed time.Duration) {
 
 // armAgeLocked sees to it that e takes no more requests at MaxAge.
 func (p *Pool) armAgeLocked(e *entry) {
-	if e.ageTimer != nil {
-		e.ageTimer.Stop()
-	}
+	e.age.stop()
 	if d := p.limits.MaxAge; d > 0 {
-		e.ageTimer = time.AfterFunc(d-time.Since(e.opened), func() { p.changed(e, stateDraining) })
+		e.age.set(p, d-time.Since(e.opened), func() { p.setStateLocked(e, stateDraining) })
 	}
 }

@@ -31,12 +31,11 @@ const newcomer = math.MaxUint64
 // keep it from that, so it is let go again soon, and next time it is another
 // connection's turn.
 type turn struct {
-	w     *waiter     // the one who waits for room
-	e     *entry      // the connection that is to become idle; nil if there is none
-	next  *waiter     // who gets the next room, whoever is first in line; nil if nobody
-	vain  int         // times in a row that it did not
-	timer *time.Timer // nil if nobody waits for room
-	armed int         // times that the timer was set
+	w     *waiter // the one who waits for room
+	e     *entry  // the connection that is to become idle; nil if there is none
+	next  *waiter // who gets the next room, whoever is first in line; nil if nobody
+	vain  int     // times in a row that it did not
+	alarm alarm   // set while anybody waits for room
 }
 
 // turnLocked sees to it that those who wait for room do not wait for ever, and that
@@ -50,11 +49,10 @@ func (p *Pool) turnLocked() {
 		t.next = nil
 	}
 	switch waited := p.starved.len() > 0; {
-	case waited && t.timer == nil:
+	case waited && t.alarm.timer == nil:
 		p.roomCameLocked()
-	case !waited && t.timer != nil:
-		t.timer.Stop()
-		t.timer = nil
+	case !waited && t.alarm.timer != nil:
+		t.alarm.stop()
 	}
 }
 
@@ -66,22 +64,11 @@ func (p *Pool) roomCameLocked() {
 	}
 }
 
-func (p *Pool) armTurnLocked(d time.Duration) {
-	if p.turn.timer != nil {
-		p.turn.timer.Stop()
-	}
-	p.turn.armed++
-	armed := p.turn.armed
-	p.turn.timer = time.AfterFunc(d, func() { p.turnFired(armed) })
-}
+func (p *Pool) armTurnLocked(d time.Duration) { p.turn.alarm.set(p, d, p.turnDueLocked) }
 
-func (p *Pool) turnFired(armed int) {
-	p.mu.Lock()
-	defer p.unlock()
+// turnDueLocked begins a turn, or ends it.
+func (p *Pool) turnDueLocked() {
 	t := &p.turn
-	if t.armed != armed {
-		return // room came while it was called
-	}
 	if t.e != nil {
 		t.vain++
 		p.armTurnLocked(min(turnWait<<min(t.vain, 16), maxTurnWait))

@@ -53,6 +53,17 @@ func (tr *traffic) slowest() (d time.Duration) {
 	return d
 }
 
+// inTurn returns a request for a, and one for b that waits for room until newcomers
+// are held back from a's connection.
+func inTurn(r *rig) (a, b *call) {
+	r.apart("a.test", "b.test")
+	a = r.get("a.test")
+	b = r.goGet("b.test")
+	time.Sleep(time.Second)
+	synctest.Wait()
+	return a, b
+}
+
 // P5: a host that is always busy does not keep the room from another one, nor the
 // other one from it.
 func TestP5_ABusyHostGivesOthersTheirTurn(t *testing.T) {
@@ -317,11 +328,7 @@ func TestP5_GuestsAreHeldBack(t *testing.T) {
 // P5: newcomers are let in as soon as nobody waits for room any more.
 func TestP5_NobodyIsHeldBackInVain(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
-		r.apart("a.test", "b.test")
-		first := r.get("a.test")
-		b := r.goGet("b.test")
-		time.Sleep(time.Second)
-		synctest.Wait()
+		first, b := inTurn(r)
 		a := r.goGet("a.test")
 		wantWaiting(t, a, b)
 		time.Sleep(time.Second / 2)
@@ -414,11 +421,7 @@ func TestP5_NoTurnWhileOneIsClosed(t *testing.T) {
 // the reason.
 func TestP5_SetLimitsEndsTheTurnFirst(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
-		r.apart("a.test", "b.test")
-		r.get("a.test")
-		b := r.goGet("b.test")
-		time.Sleep(time.Second)
-		synctest.Wait()
+		_, b := inTurn(r)
 		calls := r.goGetAll("a.test", "a.test")
 		wantWaiting(t, calls...)
 		r.SetLimits(pool.Limits{MaxConns: 3})
@@ -430,7 +433,7 @@ func TestP5_SetLimitsEndsTheTurnFirst(t *testing.T) {
 }
 
 // P5: room that comes for somebody else meanwhile makes a turn no longer.
-func TestP5_ATurnLastsASecondAtMost(t *testing.T) {
+func TestP5_RoomForOthersMakesNoTurnLonger(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.apart("a.test", "b.test", "c.test", "d.test")
 		r.get("b.test") // b's has the first turn
@@ -472,11 +475,7 @@ func TestP5_RoomAtTheLastMoment(t *testing.T) {
 // Pool.Close ends the wait for a turn.
 func TestP5_CloseDuringATurn(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
-		r.apart("a.test", "b.test")
-		r.get("a.test")
-		b := r.goGet("b.test")
-		time.Sleep(time.Second)
-		synctest.Wait()
+		_, b := inTurn(r)
 		a := r.goGet("a.test")
 		wantWaiting(t, a, b)
 		r.Close()

@@ -128,12 +128,7 @@ func (p *Pool) refusedLocked(e *entry) {
 	if e.refusals > refusalPatience {
 		p.queueRestLocked(e)
 	}
-	if e.refusalTimer != nil {
-		e.refusalTimer.Stop()
-	}
-	e.refusalTimer = time.AfterFunc(pause, func() {
-		p.mu.Lock()
-		defer p.unlock()
+	e.rest.set(p, pause, func() {
 		e.refused = false
 		p.freedLocked(e)
 		p.queueRestLocked(e)
