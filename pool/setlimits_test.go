@@ -72,3 +72,23 @@ func TestP5_SetLimitsLeavesNoRoom(t *testing.T) {
 		wantOpen(t, r, "a.test", "d.test")
 	})
 }
+
+// P5: a connection whose MaxAge was lifted or prolonged takes requests beyond the age
+// that it had.
+func TestP5_SetLimitsProlongsMaxAge(t *testing.T) {
+	for _, age := range []time.Duration{0, 2 * time.Minute} {
+		// Long before that, and just before.
+		for _, at := range []time.Duration{time.Second, time.Minute} {
+			bubble(t, func(t *testing.T, r *rig) {
+				r.shared("a.test")
+				opened := time.Now().Add(handshake)
+				r.get("a.test").end()
+				time.Sleep(time.Until(opened.Add(at)) - 1)
+				r.SetLimits(pool.Limits{MaxAge: age})
+				time.Sleep(time.Minute)
+				r.get("a.test")
+				r.wantDials(1)
+			}, limits(pool.Limits{MaxAge: time.Minute}))
+		}
+	}
+}
